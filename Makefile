@@ -1,0 +1,32 @@
+# make repro · make test · make lab · make paper
+PYTHON ?= python3.11
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: repro test lab paper readme
+repro: .venv/installed
+	dvc repro
+	python nbs/stages/readme.py
+	@cat results/table2.md
+
+test: .venv/installed
+	ruff check .
+	mypy
+	nbdev_test --n_workers 2
+	pytest
+
+lab: .venv/installed
+	jupyter lab nbs
+
+# the paper's 40 frames at 299 px; add WEIGHTS='-S weights.visual.source=FILE -S weights.audio.source=FILE' for pretrained networks
+paper: .venv/installed
+	dvc exp run -S features.visual.frames=40 -S features.visual.size=299 -S weights.visual.size=299 $(WEIGHTS)
+	@cat results/table2.md
+
+readme: .venv/installed
+	python nbs/stages/readme.py
+
+.venv/installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --disable-pip-version-check -r requirements.txt
+	.venv/bin/pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
