@@ -1,0 +1,45 @@
+"""Write the results block of README.md from results/:  python nbs/stages/readme.py [--check]
+
+With --check, change nothing and exit with status 1 when the block is stale.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BEGIN, END = "<!-- results: written by `make readme`, not by hand -->", "<!-- end of results -->"
+
+
+def results_block(results: Path) -> str:
+    """Tables I and II and the figures, as the stages wrote them."""
+    return "\n".join([
+        "### Table I, counted from the manifest\n", (results / "table1.md").read_text(),
+        "### Table II, on the test clips\n", (results / "table2.md").read_text(),
+        "### Figure 2\n", "![F1 per concept, by fusion model](results/figure2.png)\n",
+        "### The elimination path\n", "![Validation score against the number of features kept](results/elimination.png)\n",
+    ])  # fmt: skip
+
+
+def renew(readme: str, block: str) -> str:
+    """The README with its results block replaced."""
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"README.md must hold the lines {BEGIN!r} and {END!r}")
+    return f"{before}{BEGIN}\n\n{block}\n{END}{after}"
+
+
+def main(arguments: list[str]) -> int:
+    path = ROOT / "README.md"
+    old = path.read_text()
+    new = renew(old, results_block(ROOT / "results"))
+    if "--check" in arguments:
+        if new != old:
+            print("README.md doesn't show what results/ holds: run `make readme`", file=sys.stderr)
+        return int(new != old)
+    path.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,125 @@
+"""The whole pipeline on 60 clips: it runs, repeats itself, reruns only what a change touches, survives a kill, leaks nothing."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import command, merge
+from safetensors.numpy import load_file
+
+ROWS = ["visual", "audio", "text", "visual-audio", "visual-text", "text-audio", "early", "late", "proposed"]
+
+
+def test_two_clean_runs_give_the_same_lock(small_runs):
+    first, second = small_runs
+    assert (first / "dvc.lock").read_bytes() == (second / "dvc.lock").read_bytes()
+
+
+def test_every_table_and_figure_is_there(small_runs):
+    results = small_runs[0] / "results"
+    evaluation = json.loads((results / "evaluate.json").read_text())
+    assert list(evaluation["test"]) == ROWS
+    table = pd.read_csv(results / "table2.csv")
+    assert len(table) == 9 and table["Micro F1 ours"].between(0, 1).all()
+    assert table["Micro F1 difference"].to_numpy() == pytest.approx(table["Micro F1 ours"] - table["Micro F1 paper"])
+    assert "imulated" in (results / "table2.md").read_text()
+    for name in ["figure1", "figure2", "elimination", "curves"]:
+        assert (results / f"{name}.svg").stat().st_size > 1000
+        assert (results / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_table_one_counts_the_manifest(small_runs):
+    manifest = pd.read_csv(small_runs[0] / "data" / "corpus" / "manifest.csv")
+    table = pd.read_csv(small_runs[0] / "results" / "table1.csv", index_col="Concept")
+    for concept, instances in table["Instances"].items():
+        assert instances == manifest["labels"].str.split("|").map(lambda names, concept=concept: concept in names).sum()
+
+
+def changed(folder, **changes):
+    """Stages that DVC would rerun after a change of params, and the params put back."""
+    params = folder / "params.yaml"
+    before = params.read_text()
+    values = yaml.safe_load(before)
+    merge(values, changes)
+    params.write_text(yaml.safe_dump(values, sort_keys=False))
+    out = command(folder, "dvc", "repro", "--dry").stdout
+    params.write_text(before)
+    return {line.split("'")[1].split("@")[0] for line in out.splitlines() if line.startswith("Running stage")}
+
+
+def test_nothing_to_do_the_second_time(small_runs):
+    assert changed(small_runs[0]) == set()
+
+
+def test_a_change_reruns_what_it_touches_first(small_runs):
+    assert changed(small_runs[0], fuse={"C": 0.8}) >= {"fuse"}
+    assert not changed(small_runs[0], fuse={"C": 0.8}) & {"corpus", "split", "weights", "glove", "features", "temporal", "baseline"}
+    assert changed(small_runs[0], figure2={"dpi": 99}) == {"figure2"}
+    assert not changed(small_runs[0], split={"seed": 1}) & {"corpus", "weights"}
+
+
+@pytest.mark.parametrize("stage, sign", [("features@visual", "data/features/visual/*.safetensors"), ("corpus", "data/corpus/media/*.mp4")])
+def test_a_killed_stage_ends_in_the_same_result(small_runs, stage, sign):
+    folder = small_runs[1]
+    lock = (folder / "dvc.lock").read_bytes()
+    for path in [*folder.glob(sign.split("*")[0].removesuffix("media/")), folder / ".dvc" / "cache"]:
+        shutil.rmtree(path)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(folder),
+                   "OMP_NUM_THREADS": "1"}  # fmt: skip
+    process = subprocess.Popen(["dvc", "repro", "-s", stage], cwd=folder, env=environment, start_new_session=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    deadline = time.time() + 90
+    while not list(folder.glob(sign)) and process.poll() is None:
+        assert time.time() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(2)  # the notebook's kernel notices within a second that its parent is gone
+    (folder / ".dvc" / "tmp" / "rwlock").unlink(missing_ok=True)
+    command(folder, "dvc", "repro", "-s", stage)
+    assert (folder / "dvc.lock").read_bytes() == lock
+
+
+def learnt(folder):
+    """All that was fitted: word vectors, temporal networks, ranking and support; and how the baselines learnt."""
+    arrays = {f"{path.stem}/{name}": value for path in sorted((folder / "models").glob("*.safetensors")) for name, value in load_file(path).items()}
+    fusion = json.loads((folder / "data" / "fuse.json").read_text())
+    fusion = {name: fusion[name] for name in ["ranking", "importances", "support", "path", "stops"]}
+    histories = {path.stem: json.loads(path.read_text()) for path in sorted((folder / "data" / "scores").glob("*.json"))}
+    return arrays, fusion, histories
+
+
+def test_nothing_that_is_learnt_has_seen_a_test_clip(small_runs, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(small_runs[0], folder, ignore=shutil.ignore_patterns(".dvc"))
+    manifest = pd.read_csv(folder / "data" / "corpus" / "manifest.csv")
+    test = (pd.read_csv(folder / "data" / "split.csv")["part"] == "test").to_numpy()
+    before = learnt(folder)
+    scores = load_file(folder / "data" / "scores" / "proposed.safetensors")["scores"]
+    other = np.random.default_rng(0).permutation(np.flatnonzero(~test))[: test.sum()]
+    for mine, theirs in zip(manifest.loc[test, "media"], manifest.loc[other, "media"], strict=True):
+        shutil.copy(folder / "data" / "corpus" / theirs, folder / "data" / "corpus" / mine)
+    manifest.loc[test, "text"] = "zebra quagga okapi zebra quagga okapi"
+    manifest.loc[test, "labels"] = "Demo"
+    manifest.to_csv(folder / "data" / "corpus" / "manifest.csv", index=False)
+    modalities = ["visual", "audio", "text"]
+    stages = [["glove"], *(["features", f"modality={name}"] for name in modalities), *(["temporal", f"modality={name}"] for name in modalities),
+              ["baseline", "approach=visual"], ["baseline", "approach=late"], ["baseline", "approach=early"], ["fuse"]]  # fmt: skip
+    for stage in stages:
+        command(folder, "python", "nbs/stages/run.py", *stage)
+    after = learnt(folder)
+    assert before[0].keys() == after[0].keys()
+    assert [name for name in before[0] if not np.array_equal(before[0][name], after[0][name])] == []
+    assert before[1:] == after[1:]
+    changed_scores = load_file(folder / "data" / "scores" / "proposed.safetensors")["scores"]
+    assert np.array_equal(scores[~test], changed_scores[~test])
+    assert not np.array_equal(scores[test], changed_scores[test])  # the test would notice

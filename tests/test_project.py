@@ -1,0 +1,153 @@
+"""Params, notebooks, dvc.yaml and library tell the same story."""
+
+import ast
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+import yaml
+from conftest import ROOT, read_notebook
+
+sys.path.insert(0, str(ROOT / "nbs" / "stages"))
+import run as launcher  # noqa: E402
+
+DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+COMPONENTS = sorted((ROOT / "nbs").glob("*.ipynb"))
+STAGES = sorted((ROOT / "nbs" / "stages").glob("*.ipynb"))
+MODULES = {path.stem: ROOT / "mmdisaster" / f"{path.stem[3:]}.py" for path in COMPONENTS}
+
+
+def code(path):
+    """The code of a notebook, cell by cell."""
+    return ["".join(cell["source"]) for cell in read_notebook(path)["cells"] if cell["cell_type"] == "code"]
+
+
+def imported(source):
+    """Names of the mmdisaster modules and of the other packages that some code imports."""
+    ours, others = set(), set()
+    for node in ast.walk(ast.parse(source)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [f"mmdisaster.{node.module}" if node.level else node.module]
+        for package, _, rest in (name.partition(".") for name in names):
+            (ours if package == "mmdisaster" else others).add(rest.split(".")[0] if package == "mmdisaster" else package)
+    return ours, others
+
+
+def closure(names):
+    """Modules that are reached by imports from some modules."""
+    reached, waiting = set(), set(names)
+    while waiting:
+        name = waiting.pop()
+        reached.add(name)
+        waiting |= imported((ROOT / "mmdisaster" / f"{name}.py").read_text())[0] - reached
+    return reached
+
+
+def variants(stage):
+    """Each combination of a stage's matrix, as the launcher receives it."""
+    matrix = DVC[stage].get("matrix", {})
+    return [{name: value} for name, values in matrix.items() for value in values] or [{}]
+
+
+def test_stages_notebooks_and_sections_have_the_same_names():
+    assert set(DVC) == {path.stem for path in STAGES} == set(PARAMS)
+
+
+@pytest.mark.parametrize("stage", DVC)
+def test_stage_agrees_with_its_notebook_and_its_section(stage):
+    notebook = nbformat.read(ROOT / "nbs" / "stages" / f"{stage}.ipynb", as_version=4)
+    defaults = launcher.read_parameters(notebook, stage)
+    given = [launcher.read_section(stage, variant, ROOT / "params.yaml") for variant in variants(stage)]
+    for values in given:
+        launcher.check_names(stage, values, defaults)
+    assert defaults == given[0], "opened in JupyterLab, the notebook would do something else than the pipeline"
+
+
+@pytest.mark.parametrize("stage", DVC)
+def test_stage_declares_what_it_reads(stage):
+    spec = DVC[stage]
+    deps = set(spec["deps"])
+    modules = closure(set().union(*(imported(source)[0] for source in code(ROOT / "nbs" / "stages" / f"{stage}.ipynb"))))
+    assert {f"mmdisaster/{name}.py" for name in modules} == {dep for dep in deps if dep.startswith("mmdisaster/")}
+    assert {"nbs/stages/run.py", f"nbs/stages/{stage}.ipynb"} <= deps
+    section = [name.split(".")[0] for name in spec["params"]]
+    assert section == [stage]
+    assert f"nbs/stages/run.py {stage}" in spec["cmd"]
+    outs = [out if isinstance(out, str) else next(iter(out)) for out in spec["outs"]]
+    assert any(re.fullmatch(rf"reports/{stage}(-\$.*)?\.ipynb", out) for out in outs)
+
+
+@pytest.mark.parametrize("stage", DVC)
+def test_stage_declares_each_file_that_its_notebook_names(stage):
+    """Paths below the root that a notebook reads or writes stand among its deps and outs."""
+    declared = [out if isinstance(out, str) else next(iter(out)) for out in DVC[stage]["deps"] + DVC[stage]["outs"]]
+    patterns = [re.sub(r"\\\$\\\{.*?\\\}", ".*", re.escape(path)) for path in declared]
+    source = "\n".join(code(ROOT / "nbs" / "stages" / f"{stage}.ipynb"))
+    for path in re.findall(r'f?"((?:data|models|results)/[^"]+)"', source):
+        shown = re.sub(r"\{.*?\}", "X", path)
+        assert any(re.match(pattern, shown) or re.match(pattern, shown.rsplit("/", 1)[0]) or re.match(re.escape(shown), pattern)
+                   for pattern in patterns), f"{stage} uses {path}, which dvc.yaml doesn't declare"  # fmt: skip
+
+
+@pytest.mark.parametrize("path", STAGES, ids=lambda path: path.stem)
+def test_stage_notebooks_define_nothing(path):
+    for source in code(path):
+        found = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+        assert not found, f"{path.name} defines {found[0].name}; that belongs in a component notebook"
+
+
+@pytest.mark.parametrize("path", COMPONENTS, ids=lambda path: path.stem)
+def test_component_imports_lower_numbers_only_and_no_tool_of_the_pipeline(path):
+    number = {other.stem[3:]: int(other.stem[:2]) for other in COMPONENTS}
+    ours, others = imported(MODULES[path.stem].read_text())
+    assert all(number[name] < int(path.stem[:2]) for name in ours)
+    assert not others & {"dvc", "papermill", "nbdev", "fastcore", "jupyterlab", "nbformat"}
+    assert "params.yaml" not in "\n".join(code(path)) or path.stem == "00_core"
+
+
+@pytest.mark.parametrize("path", COMPONENTS, ids=lambda path: path.stem)
+def test_exported_cells_are_short(path):
+    for source in code(path):
+        if source.startswith("#| export"):
+            assert source.count("\n") <= 60, f"{path.name}: an exported cell of {source.count(chr(10))} lines"
+
+
+def test_library_is_what_the_notebooks_export(tmp_path):
+    from nbdev.export import nb_export
+
+    for path in COMPONENTS:
+        nb_export(path, tmp_path)
+    for path in tmp_path.glob("*.py"):
+        assert path.read_text() == (ROOT / "mmdisaster" / path.name).read_text(), f"{path.name}: run nbdev_export"
+
+
+def test_notebooks_are_clean(tmp_path):
+    """What nbdev_clean would change is not committed: execution counts, editors' metadata."""
+    for path in [*COMPONENTS, *STAGES]:
+        copy = tmp_path / path.name
+        copy.write_text(path.read_text())
+        subprocess.run([sys.executable, "-m", "nbdev.clean", str(copy)], check=False)
+        from nbdev.clean import process_write, clean_nb  # noqa: I001
+        from functools import partial
+
+        process_write(warn_msg="", proc_nb=partial(clean_nb, allowed_cell_metadata_keys=["tags"]), f_in=copy)
+        assert copy.read_text() == path.read_text(), f"{path.name}: run nbdev_clean"
+
+
+def test_register_states_the_params_in_force():
+    from mmdisaster.register import REGISTER
+
+    for gap in REGISTER:
+        value = PARAMS
+        for name in gap.param.split("."):
+            value = value[name]
+        assert value == gap.default and type(value) is type(gap.default), f"{gap.param} is {value!r}, the register says {gap.default!r}"
+
+
+def test_readme_shows_the_results():
+    result = subprocess.run([sys.executable, ROOT / "nbs" / "stages" / "readme.py", "--check"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
