@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+import types
 import typing
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -155,7 +156,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return True
     if origin is typing.Literal:
         return any(type(value) is type(choice) and value == choice for choice in arguments)
-    if origin in (typing.Union, getattr(__import__("types"), "UnionType")):
+    if origin in (typing.Union, types.UnionType):
         return any(_fits(value, argument) for argument in arguments)
     if origin in (list, tuple):
         return isinstance(value, list | tuple) and all(_fits(item, arguments[0]) for item in value)
@@ -178,7 +179,7 @@ def read_settings(
     values: dict[str, Any],  # name → value, such as a section of params.yaml
     where: str,  # what to call the section in an error
 ) -> T:  # an instance of `kind`
-    "Make a typed settings object, or raise `ValueError` that names the section, the setting, what it must be and what it was."
+    "Make a typed settings object, or raise `ValueError` naming section, setting, what it must be and what it was."
     hints = typing.get_type_hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     unknown = [name for name in values if name not in fields]

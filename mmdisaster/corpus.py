@@ -41,7 +41,9 @@ def _read_table(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False)
     except UnicodeDecodeError as error:
-        raise ManifestError(path, [f"not UTF-8 text: byte {error.object[error.start]:#x} at position {error.start}"]) from error
+        raise ManifestError(
+            path, [f"not UTF-8 text: byte {error.object[error.start]:#x} at position {error.start}"]
+        ) from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ManifestError(path, [f"not a CSV table: {error}"]) from error
 
@@ -49,7 +51,9 @@ def _read_table(path: Path) -> pd.DataFrame:
 def _column_problems(columns: list[str]) -> list[str]:
     "Missing columns, and columns that look like a misspelt one."
     known = REQUIRED + OPTIONAL
-    problems = [f"column {name!r} is missing; required are {', '.join(REQUIRED)}" for name in REQUIRED if name not in columns]
+    problems = [
+        f"column {name!r} is missing; required are {', '.join(REQUIRED)}" for name in REQUIRED if name not in columns
+    ]
     for name in columns:
         near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.75)
         if name not in known and near:
@@ -96,7 +100,10 @@ def _check_labels(value: str, concepts: list[str]) -> str | None:
 def _row_problems(row: dict, folder: Path, concepts: list[str]) -> list[tuple[str, str]]:
     "(column, problem) pairs of one row; numbers in `row` are converted in place."
     found = [(name, "must not be empty") for name in ("clip_id", "video_id") if not row[name]]
-    for name, problem in (("media", _check_media(row["media"], folder)), ("labels", _check_labels(row["labels"], concepts))):
+    for name, problem in (
+        ("media", _check_media(row["media"], folder)),
+        ("labels", _check_labels(row["labels"], concepts)),
+    ):
         if problem:
             found.append((name, problem))
     for name in OPTIONAL:
@@ -123,9 +130,13 @@ def read_manifest(
     table[text] = table[text].fillna("").astype(str)
     rows = table.to_dict("records")
     for number, row in enumerate(rows, start=2):
-        problems += [f"row {number}, column {name!r}: {problem}" for name, problem in _row_problems(row, path.parent, concepts)]
-    for number in np.flatnonzero(table["clip_id"].duplicated()) + 2:
-        problems.append(f"row {number}, column 'clip_id': must be unique, {rows[number - 2]['clip_id']!r} stands above already")
+        problems += [
+            f"row {number}, column {name!r}: {problem}" for name, problem in _row_problems(row, path.parent, concepts)
+        ]
+    for number in (np.flatnonzero(table["clip_id"].duplicated()) + 2).tolist():
+        problems.append(
+            f"row {number}, column 'clip_id': must be unique, {rows[number - 2]['clip_id']!r} stands above already"
+        )
     if not rows:
         problems.append("has no rows")
     if problems:
@@ -138,7 +149,9 @@ def label_matrix(
     concepts: list[str],  # the concepts C, in order
 ) -> np.ndarray:  # (clips, concepts) uint8, 1 where the clip has the concept
     "The ground truth L of Algorithm 1."
-    return np.array([[concept in labels.split("|") for concept in concepts] for labels in manifest["labels"]], dtype=np.uint8)
+    return np.array(
+        [[concept in labels.split("|") for concept in concepts] for labels in manifest["labels"]], dtype=np.uint8
+    )
 
 # %% ../nbs/01_corpus.ipynb #01-027
 PAPER_TABLE_ONE = {  # concept → (instances, printed "P/N Ratio"), Table I

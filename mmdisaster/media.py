@@ -163,14 +163,14 @@ def _frames_at(container: InputContainer, stream: Any, times: np.ndarray, far: f
     begin = _begin(container)
     frames = _decoded(container, stream, begin)
     shown, coming = None, next(frames, None)
-    for time in times:
-        if coming is not None and time - coming[0] > far:
-            frames = _decoded(container, stream, begin, time)
+    for wanted in times:
+        if coming is not None and wanted - coming[0] > far:
+            frames = _decoded(container, stream, begin, wanted)
             coming = next(frames, None)
-            if coming is None or coming[0] > time:  # the container's index is not to be trusted
+            if coming is None or coming[0] > wanted:  # the container's index is not to be trusted
                 frames = _decoded(container, stream, begin, 0.0)
                 coming = next(frames, None)
-        while coming is not None and coming[0] <= time + 1e-6:
+        while coming is not None and coming[0] <= wanted + 1e-6:
             shown, coming = coming, next(frames, None)
         picture = shown or coming
         if picture is None:

@@ -47,13 +47,23 @@ def copy_project(target):
     return target
 
 
-def command(folder, *arguments, check=True, **options):
-    """Run a program of this environment in a folder, against the copy's own library."""
+def environment(folder):
+    """Programs of this environment, against the copy's own library."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, **options)
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+
+
+def command(folder, *arguments, check=True):
+    """Run a program in a copy of the project and wait for it."""
+    result = subprocess.run(arguments, cwd=folder, env=environment(folder), capture_output=True, text=True)
     assert not check or result.returncode == 0, f"{arguments}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
     return result
+
+
+def start(folder, *arguments, **options):
+    """Start a program in a copy of the project; what it prints goes to the copy's log."""
+    log = (folder / "log").open("a")
+    return subprocess.Popen(arguments, cwd=folder, env=environment(folder), stdout=log, stderr=log, **options)
 
 
 def read_notebook(path):
@@ -64,12 +74,7 @@ def read_notebook(path):
 def small_runs(tmp_path_factory):
     """Two independent clean runs of the whole small pipeline, side by side."""
     folders = [copy_project(tmp_path_factory.mktemp(name)) for name in ["first", "second"]]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    processes = []
-    for folder in folders:
-        environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
-        log = (folder / "log").open("w")
-        processes.append(subprocess.Popen(["dvc", "repro"], cwd=folder, env=environment, stdout=log, stderr=log))
+    processes = [start(folder, "dvc", "repro") for folder in folders]
     for process, folder in zip(processes, folders, strict=True):
         assert process.wait() == 0, (folder / "log").read_text()[-4000:]
     return folders

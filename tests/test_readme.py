@@ -27,7 +27,18 @@ def programs():
 def installed(tmp_path_factory):
     """The wheel, unpacked into an empty folder."""
     folder = tmp_path_factory.mktemp("installed")
-    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", folder, ROOT]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+        folder,
+        ROOT,
+    ]
     subprocess.run(command, check=True)
     return folder
 
@@ -42,7 +53,13 @@ def test_the_readme_program_runs_without_the_tools(installed):
 
 
 def test_every_module_but_figures_needs_the_library_alone(installed):
-    names = sorted(path.stem for path in (installed / "mmdisaster").glob("*.py") if path.stem not in {"__init__", "_modidx", "figures"})
-    program = f"{REFUSE}\nsys.path.insert(0, {str(installed)!r})\n" + "\n".join(f"import mmdisaster.{name}" for name in names)
+    names = sorted(
+        path.stem
+        for path in (installed / "mmdisaster").glob("*.py")
+        if path.stem not in {"__init__", "_modidx", "figures"}
+    )
+    program = f"{REFUSE}\nsys.path.insert(0, {str(installed)!r})\n" + "\n".join(
+        f"import mmdisaster.{name}" for name in names
+    )
     result = subprocess.run([sys.executable, "-c", program], cwd=installed, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -16,7 +16,9 @@ RUN = Path(__file__).resolve().parents[1] / "nbs" / "stages" / "run.py"
 
 def write_stage(root, name, parameters, *cells):
     """A stage notebook with one parameters cell and the given code cells."""
-    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}})
+    notebook = nbformat.v4.new_notebook(
+        metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
+    )
     notebook.cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})]
     notebook.cells += [nbformat.v4.new_code_cell(cell) for cell in cells]
     nbformat.write(notebook, root / "nbs" / "stages" / f"{name}.ipynb")
@@ -59,6 +61,7 @@ def test_runs_with_its_section_and_writes_equal_bytes_twice(project):
     [
         ("double: {valeu: 21}", "unknown param 'valeu'"),
         ("double: {}", "param 'value' is missing"),
+        ("double: {value: '21'}", "param 'value' must be of type int, was '21'"),
         ("single: {value: 1}", "no section 'double'"),
     ],
 )
@@ -101,7 +104,9 @@ def test_a_failing_cell_leaves_a_traceback_and_nothing_else(project):
 
 
 def test_a_terminated_stage_takes_its_kernel_along(project):
-    write_stage(project, "double", "value = 1", "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(60)")
+    write_stage(
+        project, "double", "value = 1", "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(60)"
+    )
     process = subprocess.Popen([sys.executable, project / "nbs" / "stages" / "run.py", "double"], cwd=project)
     deadline = time.time() + 30
     while not (project / "pid").exists() or not (project / "pid").read_text():

@@ -16,7 +16,7 @@ def results_block(results: Path) -> str:
         "### Table I, counted from the manifest\n", (results / "table1.md").read_text(),
         "### Table II, on the test clips\n", (results / "table2.md").read_text(),
         "### Figure 2\n", "![F1 per concept, by fusion model](results/figure2.png)\n",
-        "### The elimination path\n", "![Validation score against the number of features kept](results/elimination.png)\n",
+        "### The elimination path\n", "![Score against features kept](results/elimination.png)\n",
     ])  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """Run one stage notebook:  python nbs/stages/run.py STAGE [name=value ...]
 
-The notebook receives exactly its section of params.yaml and the name=value pairs of the stage's matrix. Where the section
-is divided by a matrix value (features.visual, features.audio, …), it receives that part as one dictionary, `options`.
+The notebook receives exactly its section of params.yaml and the name=value pairs of the stage's matrix. Where the
+section is divided by a matrix value (features.visual, features.audio, …), it receives that part as one dictionary,
+`options`.
 The executed notebook goes to reports/STAGE[-value].ipynb, normalised: equal runs give equal bytes. When a cell fails,
 its traceback is printed, nothing is written there, and the exit status is 1.
 """
@@ -12,8 +13,12 @@ import signal
 import sys
 from pathlib import Path
 
-import nbformat
-import yaml
+# nbformat validates through jsonschema, which loads a checker of internationalised addresses where there is one: 2.5 s
+# to build its grammar, for a format that notebooks don't use. Where there is none, jsonschema does without.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
+import nbformat  # noqa: E402
+import yaml  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ROOT / "nbs" / "stages"
@@ -45,19 +50,29 @@ def read_parameters(notebook: nbformat.NotebookNode, name: str) -> dict:
     found = {}
     for statement in ast.parse(cells[0].source).body:
         if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Name):
-            raise StageError(f"{name}: the parameters cell may hold only 'name = literal' lines, has {ast.unparse(statement)!r}")
+            raise StageError(
+                f"{name}: the parameters cell may hold only 'name = literal' lines, has {ast.unparse(statement)!r}"
+            )
         found[statement.targets[0].id] = ast.literal_eval(statement.value)
     return found
 
 
+def same_kind(value, default) -> bool:
+    """Whether a value may stand where the notebook has its default: the same type, or an int for a float."""
+    return type(value) is type(default) or (type(value) is int and type(default) is float)
+
+
 def check_names(stage: str, given: dict, wanted: dict) -> None:
-    """Refuse a param that the notebook does not know, and one that it misses."""
-    for name in given:
+    """Refuse a param that the notebook does not know, one that it misses, and one of another type."""
+    where = f"params.yaml, section {stage!r}"
+    for name, value in given.items():
         if name not in wanted:
-            raise StageError(f"params.yaml, section {stage!r}: unknown param {name!r}; the notebook takes {', '.join(wanted)}")
-    for name in wanted:
+            raise StageError(f"{where}: unknown param {name!r}; the notebook takes {', '.join(wanted)}")
+        if not same_kind(value, wanted[name]):
+            raise StageError(f"{where}: param {name!r} must be of type {type(wanted[name]).__name__}, was {value!r}")
+    for name, default in wanted.items():
         if name not in given:
-            raise StageError(f"params.yaml, section {stage!r}: param {name!r} is missing")
+            raise StageError(f"{where}: param {name!r} is missing; the notebook's default is {default!r}")
 
 
 def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -97,7 +112,7 @@ def run_stage(stage: str, variant: dict[str, str]) -> Path:
     try:
         papermill.execute_notebook(
             template, raw, parameters, kernel_name="python3", cwd=ROOT, progress_bar=False,
-            stdout_file=sys.stdout, stderr_file=sys.stderr,
+            stdout_file=sys.stdout, stderr_file=sys.stderr, extra_arguments=["--log-level=ERROR"],
         )  # fmt: skip
         nbformat.write(normalise(nbformat.read(raw, as_version=4)), raw)
         os.replace(raw, report)

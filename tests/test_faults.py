@@ -1,0 +1,123 @@
+"""Bad input stops with an error that names the thing, what it must be and what it was."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT, command, copy_project, merge
+
+from mmdisaster.corpus import ManifestError, read_manifest
+from mmdisaster.features import extract
+from mmdisaster.media import MediaError, read_frames, read_waveform, write_clip
+
+CONCEPTS = ["Flood", "Speech"]
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Two small real clips and their manifest."""
+    random = np.random.default_rng(0)
+    for name in ["a", "b"]:
+        frames = random.integers(0, 255, (10, 96, 96, 3), dtype=np.uint8)
+        write_clip(tmp_path / f"{name}.mp4", frames, random.normal(scale=0.1, size=22050).astype(np.float32))
+    rows = [("a", "v", "a.mp4", "water", "Flood"), ("b", "v", "b.mp4", "talk", "Flood|Speech")]
+    pd.DataFrame(rows, columns=["clip_id", "video_id", "media", "text", "labels"]).to_csv(
+        tmp_path / "manifest.csv", index=False
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "column, value, message",
+    [
+        ("clip_id", "", "row 3, column 'clip_id': must not be empty"),
+        ("clip_id", "a", "row 3, column 'clip_id': must be unique, 'a' stands above already"),
+        ("video_id", "", "row 3, column 'video_id': must not be empty"),
+        ("media", "c.mp4", "row 3, column 'media': must name an existing file, was 'c.mp4'"),
+        ("media", "/etc/hosts", "row 3, column 'media': must be a path inside the manifest's folder, was '/etc/hosts'"),
+        ("media", "../x.mp4", "row 3, column 'media': must be a path inside the manifest's folder, was '../x.mp4'"),
+        ("start", "-1", "row 3, column 'start': must be seconds from 0 up, was '-1'"),
+        ("end", "soon", "row 3, column 'end': must be seconds from 0 up, was 'soon'"),
+        ("end", "0", "row 3, column 'end': must lie after start (0.0 s), was 0.0 s"),
+        ("labels", "", "row 3, column 'labels': must name at least one concept, was empty"),
+        ("labels", "Flod", "was 'Flod'; did you mean 'Flood'?"),
+        ("labels", "Flood|Flood", "row 3, column 'labels': names a concept twice: 'Flood|Flood'"),
+    ],
+)
+def test_a_broken_manifest_cell(corpus, column, value, message):
+    table = pd.read_csv(corpus / "manifest.csv", dtype=str)
+    table.loc[1, column] = value
+    table.to_csv(corpus / "manifest.csv", index=False)
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(corpus / "manifest.csv", CONCEPTS)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"clip_id,video_id,media,text\n", "column 'labels' is missing"),
+        (b"clip_id,video_id,media,text,label\n", "did you mean 'labels'?"),
+        (b"", "not a CSV table"),
+        (b"clip_id,video_id,media,text,labels\n", "has no rows"),
+        (b"clip_id,video_id,media,text,labels\na,v,a.mp4,\xff\xfe,Flood\n", "not UTF-8 text"),
+    ],
+)
+def test_a_broken_manifest_file(corpus, content, message):
+    (corpus / "manifest.csv").write_bytes(content)
+    with pytest.raises(ManifestError, match="manifest.csv") as caught:
+        read_manifest(corpus / "manifest.csv", CONCEPTS)
+    assert message in str(caught.value)
+
+
+def test_a_manifest_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="manifest.csv does not exist"):
+        read_manifest(tmp_path / "manifest.csv", CONCEPTS)
+
+
+@pytest.mark.parametrize("read", [lambda path: read_frames(path, 4), read_waveform])
+def test_undecodable_media(tmp_path, read):
+    (tmp_path / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
+    for name in ["noise.mp4", "missing.mp4"]:
+        with pytest.raises(MediaError, match=name):
+            read(tmp_path / name)
+
+
+def test_an_undecodable_clip_stops_the_extraction_and_is_named(corpus):
+    from mmdisaster.extractors import VisualExtractor
+    from mmdisaster.visual import InceptionV3, random_inception
+
+    frames = read_frames(corpus / "a.mp4", 2, 75)
+    extractor = VisualExtractor(InceptionV3(random_inception(0, frames)), frames=2, size=75)
+    manifest = read_manifest(corpus / "manifest.csv", CONCEPTS)
+    (corpus / "b.mp4").write_bytes(b"not a film")
+    with pytest.raises(ValueError, match="b.mp4"):
+        extract(manifest, corpus, extractor, corpus / "store")
+    assert not (corpus / "store" / "index.json").exists()
+
+
+@pytest.mark.parametrize(
+    "stage, changes, message",
+    [
+        ("corpus", {"visual_noise": 2.0}, "visual_noise must lie in [0, 1], was 2.0"),
+        ("corpus", {"clips": "many"}, "param 'clips' must be of type int, was 'many'"),
+        ("corpus", {"concepts": ["Flod"]}, "Flod"),
+        ("fuse", {"stopp": "text"}, "unknown param 'stopp'"),
+    ],
+)
+def test_bad_params_stop_a_stage(tmp_path, stage, changes, message):
+    project = copy_project(tmp_path)
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    merge(params, {stage: changes})
+    (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    result = command(project, "python", "nbs/stages/run.py", stage, check=False)
+    assert result.returncode in (1, 2) and message in result.stderr
+    assert not (project / "data").exists() and not list(
+        (project / "reports").glob("*") if (project / "reports").exists() else []
+    )
+
+
+def test_every_readable_notebook_names_its_files_from_the_root():
+    """No path of one machine in what a reader sees."""
+    for path in [*ROOT.glob("nbs/*.ipynb"), *ROOT.glob("nbs/stages/*.ipynb"), *ROOT.glob("*.md")]:
+        assert str(ROOT) not in path.read_text(), path
