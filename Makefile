@@ -1,8 +1,8 @@
-# make repro · make test · make lab · make paper
+# make repro · make test · make lab · make paper; for authors: make lessons · make readme
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test lab paper readme
+.PHONY: repro test lab paper lessons readme
 repro: .venv/installed
 	dvc repro
 	python nbs/stages/readme.py
@@ -21,6 +21,12 @@ lab: .venv/installed
 paper: .venv/installed
 	dvc exp run -S features.visual.frames=40 -S features.visual.size=299 -S weights.visual.size=299 $(WEIGHTS)
 	@cat results/table2.md
+
+# runs every component notebook and keeps what it shows
+lessons: .venv/installed
+	nbdev_export
+	jupyter nbconvert --to notebook --execute --inplace --log-level WARN nbs/*.ipynb
+	nbdev_clean
 
 readme: .venv/installed
 	python nbs/stages/readme.py

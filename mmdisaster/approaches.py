@@ -127,24 +127,18 @@ def _network_words(name: str, weights: Mapping) -> str:
 def describe_run(
     provenance: Mapping,  # corpus, clips, features, weights: what stage `evaluate` gathers
 ) -> str:  # two sentences
-    "What a run's numbers rest on: corpus, split, static features."
-    settings, clips, visual = (
-        provenance["corpus"]["settings"],
-        provenance["clips"],
-        provenance["features"]["visual"]["settings"],
-    )
+    "What a run's numbers rest on: scale, corpus, split, static features."
+    settings, weights = provenance["corpus"]["settings"], provenance["weights"]
+    visual, texts = provenance["features"]["visual"]["settings"], weights["text"]["provenance"]["descriptions"]
+    random = "random" in (weights["visual"]["source"], weights["audio"]["source"])
+    lowered = random or visual["frames"] < 40 or visual["size"] < 299
     noise = ", ".join(f"{name} {settings[name + '_noise']}" for name in _THREE)
-    corpus = f"Simulated corpus of {settings['clips']:,} clips (noise: {noise}; seed {settings['seed']})"
-    split = ", ".join(f"{number} {part}" for part, number in clips.items())
-    networks = "; ".join(
-        [
-            _network_words("Inception-V3", provenance["weights"]["visual"])
-            + f", {visual['frames']} frames of {visual['size']} px",
-            _network_words("SoundNet", provenance["weights"]["audio"]),
-            f"GloVe: trained on {provenance['weights']['text']['provenance']['descriptions']} training descriptions",
-        ]
-    )
-    return f"{corpus}: {split} clips. {networks}."
+    corpus = f"simulated corpus of {settings['clips']:,} clips (noise: {noise}; seed {settings['seed']})"
+    split = ", ".join(f"{number} {part}" for part, number in provenance["clips"].items())
+    pictures = f"{_network_words('Inception-V3', weights['visual'])}, {visual['frames']} frames of {visual['size']} px"
+    words = f"GloVe: trained on {texts} training descriptions"
+    scale = "Laptop scale" if lowered else "Paper scale"
+    return f"{scale}, {corpus}: {split} clips. {pictures}; {_network_words('SoundNet', weights['audio'])}; {words}."
 
 # %% ../nbs/18_approaches.ipynb #18-024
 def markdown_table(

@@ -72,7 +72,7 @@ class Block(nn.Module):
     ) -> torch.Tensor:  # float32 (batch, channels, n'), not negative
         return self.pool(torch.relu_(self.bn(self.conv(x))))
 
-
+# %% ../nbs/09_audio.ipynb #09-021
 class SoundNet(nn.Module):
     "SoundNet with eight layers."
 
@@ -101,7 +101,7 @@ class SoundNet(nn.Module):
         objects, scenes = (self.get_submodule(f"{name}.conv")(x) for name in HEADS)
         return objects, scenes
 
-# %% ../nbs/09_audio.ipynb #09-025
+# %% ../nbs/09_audio.ipynb #09-026
 def check_waveform(
     waveform: np.ndarray,  # should be float32 (samples,), from -1 to 1, at 22,050 Hz
 ) -> np.ndarray:  # `waveform`
@@ -124,7 +124,7 @@ def scaled(
     "Turn a waveform into the network's input."
     return torch.from_numpy(check_waveform(waveform) * np.float32(RANGE))[None, None]
 
-# %% ../nbs/09_audio.ipynb #09-035
+# %% ../nbs/09_audio.ipynb #09-036
 def random_soundnet(
     seed: int,  # the same seed and waveforms give the same weights
     waveforms: list[np.ndarray],  # calibration sounds of one length, float32 (samples,), from -1 to 1
@@ -153,7 +153,7 @@ def soundnet_weights(
         wanted = wanted_arrays(SoundNet())
     return check_arrays(read_weights(weights), wanted, ("num_batches_tracked",))
 
-# %% ../nbs/09_audio.ipynb #09-046
+# %% ../nbs/09_audio.ipynb #09-047
 class SoundNetFeatures:
     "Waveforms to features: SoundNet up to conv7 after batch norm and ReLU, 1,024 values a step."
 

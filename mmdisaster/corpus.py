@@ -116,7 +116,7 @@ def _row_problems(row: dict, folder: Path, concepts: list[str]) -> list[tuple[st
         found.append(("end", f"must lie after start ({start} s), was {row['end']} s"))
     return found
 
-
+# %% ../nbs/01_corpus.ipynb #01-014
 def read_manifest(
     path: str | Path,  # CSV or Parquet file
     concepts: list[str],  # the concepts C, in order
@@ -143,7 +143,7 @@ def read_manifest(
         raise ManifestError(path, problems)
     return pd.DataFrame(rows).astype({"start": float, "end": float})
 
-# %% ../nbs/01_corpus.ipynb #01-023
+# %% ../nbs/01_corpus.ipynb #01-024
 def label_matrix(
     manifest: pd.DataFrame,  # as `read_manifest` returns it
     concepts: list[str],  # the concepts C, in order
@@ -153,7 +153,7 @@ def label_matrix(
         [[concept in labels.split("|") for concept in concepts] for labels in manifest["labels"]], dtype=np.uint8
     )
 
-# %% ../nbs/01_corpus.ipynb #01-027
+# %% ../nbs/01_corpus.ipynb #01-028
 PAPER_TABLE_ONE = {  # concept → (instances, printed "P/N Ratio"), Table I
     "Demo": (150, 0.047),
     "Emergency Response": (338, 0.105),

@@ -4,6 +4,7 @@
 __all__ = ['STYLE', 'PALETTE', 'Box', 'save_figure', 'concept_bars', 'elimination_curve', 'training_curves', 'framework_diagram']
 
 # %% ../nbs/21_figures.ipynb #21-004
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -75,7 +76,8 @@ def concept_bars(
 def _footnote(figure: Figure, note: str) -> None:
     "A line under the axes that says what the numbers rest on."
     if note:
-        figure.supxlabel(note, fontsize="small", color="0.35", x=0.01, ha="left")
+        lines = textwrap.fill(note, width=int(14 * figure.get_figwidth()))  # some 14 small letters an inch
+        figure.supxlabel(lines, fontsize="small", color="0.35", x=0.01, ha="left")
 
 # %% ../nbs/21_figures.ipynb #21-018
 def elimination_curve(
@@ -152,7 +154,7 @@ def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> No
         arrowprops={"arrowstyle": "-|>", "color": "0.4"},
     )
 
-
+# %% ../nbs/21_figures.ipynb #21-026
 def framework_diagram(
     columns: dict[str, list[Box]],  # modality → its boxes from top to bottom, equally many each
     trunk: list[Box],  # the boxes after the modalities are joined, from top to bottom

@@ -219,7 +219,7 @@ def _folded(network: nn.Module) -> nn.Module:
             block.bn = nn.Identity()
     return network
 
-
+# %% ../nbs/08_visual.ipynb #08-054
 class InceptionV3:
     "Frames to features: Inception-V3 up to its last average pool, 2,048 values a frame."
 

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -92,6 +93,7 @@ def test_stage_declares_each_file_that_its_notebook_names(stage):
     """Paths below the root that a notebook reads or writes stand among its deps and outs."""
     declared = [out if isinstance(out, str) else next(iter(out)) for out in DVC[stage]["deps"] + DVC[stage]["outs"]]
     declared = [re.sub(r"\$\{.*?\}", "*", path) for path in declared]
+    declared += [re.sub(r"-\w+\.", "-*.", path) for path in declared]  # weights-visual, weights-audio, …
     for path in re.findall(r'"((?:data|models|results)/[^"]+)"', "\n".join(code(STAGE_FOLDER / f"{stage}.ipynb"))):
         used = re.sub(r"\{.*?\}", "*", path)
         inside = any(used == other or used.startswith(f"{other}/") for other in declared)
@@ -110,23 +112,25 @@ def test_component_imports_lower_numbers_only_and_no_tool_of_the_pipeline(path):
     number = {other.stem[3:]: int(other.stem[:2]) for other in COMPONENTS}
     ours, others = imported(MODULES[path.stem].read_text())
     assert all(number[name] < int(path.stem[:2]) for name in ours)
-    assert not others & {"dvc", "papermill", "nbdev", "fastcore", "jupyterlab", "nbformat"}
-    assert "params.yaml" not in "\n".join(code(path)) or path.stem == "00_core"
+    assert not others & {"dvc", "papermill", "nbdev", "fastcore", "jupyterlab", "nbformat", "yaml"}
 
 
 @pytest.mark.parametrize("path", COMPONENTS, ids=lambda path: path.stem)
 def test_exported_cells_are_short(path):
     for source in code(path):
         if source.startswith("#| export"):
-            assert source.count("\n") <= 60, f"{path.name}: an exported cell of {source.count(chr(10))} lines"
+            assert source.count("\n") <= 50, f"{path.name}: an exported cell of {source.count(chr(10))} lines"
 
 
 def test_library_is_what_the_notebooks_export(tmp_path):
     from nbdev.export import nb_export
 
+    shutil.copytree(
+        ROOT / "nbs", tmp_path / "nbs"
+    )  # nbdev writes the way from a module to its notebook into the module
     for path in COMPONENTS:
-        nb_export(path, tmp_path)
-    for path in tmp_path.glob("*.py"):
+        nb_export(tmp_path / "nbs" / path.name, tmp_path / "mmdisaster")
+    for path in (tmp_path / "mmdisaster").glob("*.py"):
         assert path.read_text() == (ROOT / "mmdisaster" / path.name).read_text(), f"{path.name}: run nbdev_export"
 
 
