@@ -72,9 +72,10 @@ def read_notebook(path):
 
 @pytest.fixture(scope="session")
 def small_runs(tmp_path_factory):
-    """Two independent clean runs of the whole small pipeline, side by side."""
+    """Two independent clean runs of the small pipeline, side by side: one whole, one up to fusion and late fusion."""
     folders = [copy_project(tmp_path_factory.mktemp(name)) for name in ["first", "second"]]
-    processes = [start(folder, "dvc", "repro") for folder in folders]
+    targets = [[], ["fuse", "baseline@late"]]
+    processes = [start(folder, "dvc", "repro", *names) for folder, names in zip(folders, targets, strict=True)]
     for process, folder in zip(processes, folders, strict=True):
         assert process.wait() == 0, (folder / "log").read_text()[-4000:]
     return folders
