@@ -101,7 +101,6 @@ def test_an_undecodable_clip_stops_the_extraction_and_is_named(corpus):
     [
         ("corpus", {"visual_noise": 2.0}, "visual_noise must lie in [0, 1], was 2.0"),
         ("corpus", {"clips": "many"}, "param 'clips' must be of type int, was 'many'"),
-        ("corpus", {"concepts": ["Flod"]}, "Flod"),
         ("fuse", {"stopp": "text"}, "unknown param 'stopp'"),
     ],
 )
