@@ -25,7 +25,7 @@ paper: .venv/installed
 # runs every component notebook and keeps what it shows
 lessons: .venv/installed
 	nbdev_export
-	jupyter nbconvert --to notebook --execute --inplace --log-level WARN nbs/*.ipynb
+	TQDM_DISABLE=1 jupyter nbconvert --to notebook --execute --inplace --log-level WARN nbs/*.ipynb
 	nbdev_clean
 
 readme: .venv/installed
