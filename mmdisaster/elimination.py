@@ -5,7 +5,7 @@ __all__ = ['Stop', 'Scorer', 'Data', 'SCORERS', 'CHUNK', 'apply_stop', 'walk', '
 
 # %% ../nbs/17_elimination.ipynb #17-004
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ from .powerset import WeightedPowersetSVC
 from .ranking import GiniRanking
 
 # %% ../nbs/17_elimination.ipynb #17-012
-Stop = Literal["text", "algorithm", "full"]
+Stop = Literal["text", "algorithm", "full", "none"]
 
 
 def apply_stop(
@@ -31,11 +31,13 @@ def apply_stop(
     stop: Stop,  # the rule
 ) -> tuple[int, int]:  # number of drops that is returned, number of drops of the last scored round
     "Where Algorithm 1 ends on a path of scores (lines 13 to 22, or the text of §III-C)."
-    one_of("stop", stop, ["text", "algorithm", "full"])
+    one_of("stop", stop, get_args(Stop))
     s = np.asarray(scores, dtype=float)
     if s.ndim != 1 or not len(s):
         raise ValueError(f"scores must be a vector with at least one score, had shape {s.shape}")
     end = len(s) - 1
+    if stop == "none":
+        return 0, 0
     if stop == "full":
         return end - int(np.argmax(s[::-1])), end
     if stop == "algorithm":
@@ -144,6 +146,12 @@ def _rank(ranking: Any, X: np.ndarray, Y: np.ndarray) -> np.ndarray:
     return order
 
 
+def _path_table(scores: np.ndarray, order: np.ndarray) -> pd.DataFrame:
+    "A row for each round: features left, the one that was dropped (-1: none yet), score."
+    dropped = np.append(-1, order[:0:-1])[: len(scores)]
+    return pd.DataFrame({"n_features": len(order) - np.arange(len(scores)), "dropped": dropped, "score": scores})
+
+
 def _check_data(fitting: BaseEstimator, X: np.ndarray, Y: np.ndarray, validation: Any) -> Data:
     "Checked arrays for training and validation; `fitting` learns the features' number and names."
     if validation is None:
@@ -224,18 +232,16 @@ class RecursiveElimination(Delegate, SelectorMixin, MetaEstimatorMixin, BaseEsti
         validation: tuple[np.ndarray, np.ndarray] | None = None,  # (m, d) and (m, q) to score on; required
     ) -> "RecursiveElimination":  # itself
         "Walk the path, stop by the rule, and fit the estimator on the features that it returns."
-        one_of("stop", self.stop, ["text", "algorithm", "full"])
+        one_of("stop", self.stop, get_args(Stop))
         scorer = self.scorer if callable(self.scorer) else SCORERS[one_of("scorer", self.scorer, SCORERS)]
         data = _check_data(self, X, Y, validation)
         self.ranking_ = _rank(self.ranking, *data[:2])
         scores = walk(self._inner(), data, self.ranking_, self.stop, scorer, self.gram, self.n_jobs)
         drops, last = apply_stop(scores, self.stop)
-        d = len(self.ranking_)
-        path = pd.DataFrame({"n_features": d - np.arange(d), "dropped": np.append(-1, self.ranking_[:0:-1])})
-        path = path[: last + 1].assign(score=scores[: last + 1])
-        self.path_ = path[1:].reset_index(drop=True) if self.stop == "algorithm" and d > 1 else path
-        self.score_, self.n_features_ = float(scores[drops]), d - drops
-        self.support_ = np.isin(np.arange(d), self.ranking_[: self.n_features_])
+        path = _path_table(scores[: last + 1], self.ranking_)
+        self.path_ = path[path["score"].notna()].reset_index(drop=True)
+        self.score_, self.n_features_ = float(scores[drops]), len(self.ranking_) - drops
+        self.support_ = np.isin(np.arange(len(self.ranking_)), self.ranking_[: self.n_features_])
         self.estimator_ = clone(self._inner()).fit(data[0][:, self.support_], data[1])
         return self
 

@@ -29,23 +29,28 @@ def _by_clip(Y: np.ndarray, sizes: list[int], seed: int) -> np.ndarray:
     return parts
 
 # %% ../nbs/02_split.ipynb #02-011
+def _chi_square(counts: np.ndarray, target: np.ndarray) -> np.ndarray:
+    "How far counts are from their targets, summed over concepts."
+    return ((counts - target) ** 2 / target).sum(axis=-1)
+
+
 def _by_video(Y: np.ndarray, groups: np.ndarray, fractions: np.ndarray, seed: int) -> np.ndarray:
-    "Greedy group stratification on label counts, with the number of clips as one more column."
+    "Group stratification by local search on label counts, with the number of clips as one more column."
     videos, member = np.unique(groups, return_inverse=True)
-    counted = np.column_stack([Y, np.ones(len(Y))]).astype(float)
-    load = np.zeros((len(videos), counted.shape[1]))
-    np.add.at(load, member, counted)
-    rarity = 1.0 / np.maximum(load.sum(axis=0), 1)
-    tie = np.random.default_rng(seed).permutation(len(videos))
-    order = np.lexsort((tie, -(load * rarity).sum(axis=1)))
-    missing = np.outer(fractions, load.sum(axis=0))  # (parts, concepts + 1): what each part still wants
-    target = missing.copy()
-    assigned = np.zeros(len(videos), dtype=int)
-    for video in order:
-        gain = (((missing / target.clip(1)) ** 2) - (((missing - load[video]) / target.clip(1)) ** 2)).sum(axis=1)
-        assigned[video] = np.argmax(gain)
-        missing[assigned[video]] -= load[video]
-    return np.array(PARTS)[assigned[member]]
+    load = np.zeros((len(videos), Y.shape[1] + 1))  # clips of each video with each concept, and all its clips
+    np.add.at(load, member, np.column_stack([Y, np.ones(len(Y))]))
+    target = np.outer(fractions, load.sum(axis=0).clip(1))  # (parts, concepts + 1)
+    assigned = np.random.default_rng(seed).choice(len(PARTS), size=len(videos), p=fractions)
+    while True:
+        held = np.array([load[assigned == part].sum(axis=0) for part in range(len(PARTS))])
+        now = _chi_square(held, target)  # (parts,)
+        left = now[assigned] - _chi_square(held[assigned] - load, target[assigned])  # gain of taking each video away
+        entered = now - _chi_square(held + load[:, None], target)  # gain of putting it elsewhere, (videos, parts)
+        gain = np.where(assigned[:, None] == np.arange(len(PARTS)), 0, left[:, None] + entered)
+        video, part = np.unravel_index(gain.argmax(), gain.shape)
+        if gain[video, part] < 1e-9:
+            return np.array(PARTS)[assigned[member]]
+        assigned[video] = part
 
 # %% ../nbs/02_split.ipynb #02-013
 def split_clips(

@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,8 @@ SMALL = {  # the same pipeline on 60 clips
     "baseline": {"max_epochs": 2},
     "fuse": {"n_trees": 20},
     "evaluate": {"resamples": 50},
+    "audit": {"clips": [290, 330], "tables": 20},
+    "compare": {"resamples": 50},
 }
 
 
@@ -37,6 +41,7 @@ def copy_project(target):
     """A fresh copy of the project's own files, with DVC ready and the small params."""
     for name in ["nbs", "mmdisaster"]:
         shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    shutil.copytree(ROOT / "audit", target / "audit", ignore=shutil.ignore_patterns("dvc.lock"))
     for name in ["dvc.yaml", "README.md"]:
         shutil.copy(ROOT / name, target / name)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -66,16 +71,61 @@ def start(folder, *arguments, **options):
     return subprocess.Popen(arguments, cwd=folder, env=environment(folder), stdout=log, stderr=log, **options)
 
 
+def run_together(folder, *stages):
+    """Run stages that don't depend on each other at the same time."""
+    processes = [start(folder, "python", "nbs/stages/run.py", *stage) for stage in stages]
+    for process in processes:
+        assert process.wait() == 0, (folder / "log").read_text()[-4000:]
+
+
 def read_notebook(path):
     return json.loads(Path(path).read_text())
 
 
+RUNS = {"first_run": [], "second_run": ["fuse", "baseline@late"]}  # targets of `dvc repro`; none: the whole pipeline
+STARTED = pytest.StashKey[dict]()
+
+
+def pytest_collection_modifyitems(items):
+    """Tests that wait for a run of the small pipeline come last, those that wait for the longer one at the very end."""
+    items.sort(key=lambda item: [name in item.fixturenames for name in RUNS])
+
+
+def pytest_collection_finish(session):
+    """Start the runs that the chosen tests ask for, in the background: the other tests need not wait for them."""
+    session.stash[STARTED] = {}
+    if session.config.option.collectonly:
+        return
+    for name, targets in RUNS.items():
+        if any(name in item.fixturenames for item in session.items):
+            folder = copy_project(Path(tempfile.mkdtemp(prefix=f"mmdisaster-{name}-")))
+            process = start(folder, "dvc", "repro", *targets, start_new_session=True)
+            session.stash[STARTED][name] = (folder, process)
+
+
+def pytest_sessionfinish(session):
+    """Nothing that was started stays."""
+    for folder, process in session.stash.get(STARTED, {}).values():
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def finished(request, name):
+    """The folder of a run, when it is through."""
+    folder, process = request.session.stash[STARTED][name]
+    assert process.wait() == 0, (folder / "log").read_text()[-4000:]
+    return folder
+
+
 @pytest.fixture(scope="session")
-def small_runs(tmp_path_factory):
-    """Two independent clean runs of the small pipeline, side by side: one whole, one up to fusion and late fusion."""
-    folders = [copy_project(tmp_path_factory.mktemp(name)) for name in ["first", "second"]]
-    targets = [[], ["fuse", "baseline@late"]]
-    processes = [start(folder, "dvc", "repro", *names) for folder, names in zip(folders, targets, strict=True)]
-    for process, folder in zip(processes, folders, strict=True):
-        assert process.wait() == 0, (folder / "log").read_text()[-4000:]
-    return folders
+def first_run(request):
+    """A clean run of the whole small pipeline."""
+    return finished(request, "first_run")
+
+
+@pytest.fixture(scope="session")
+def second_run(request):
+    """An independent clean run, beside the first, up to fusion and late fusion."""
+    return finished(request, "second_run")

@@ -10,21 +10,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import command, merge, start
+from conftest import command, merge, run_together, start
 from safetensors.numpy import load_file
 
 ROWS = ["visual", "audio", "text", "visual-audio", "visual-text", "text-audio", "early", "late", "proposed"]
 
 
-def test_two_clean_runs_give_the_same_lock(small_runs):
-    first, second = (yaml.safe_load((folder / "dvc.lock").read_text())["stages"] for folder in small_runs)
+def test_two_clean_runs_give_the_same_lock(first_run, second_run):
+    first, second = (yaml.safe_load((run / "dvc.lock").read_text())["stages"] for run in [first_run, second_run])
     assert {"corpus", "features@visual", "temporal@text", "baseline@late", "fuse"} <= set(second)
     for stage, recorded in second.items():
         assert recorded == first[stage], f"{stage} gave something else the second time"
 
 
-def test_every_table_and_figure_is_there(small_runs):
-    results = small_runs[0] / "results"
+def test_every_table_and_figure_is_there(first_run):
+    results = first_run / "results"
     evaluation = json.loads((results / "evaluate.json").read_text())
     assert list(evaluation["test"]) == ROWS
     table = pd.read_csv(results / "table2.csv")
@@ -36,9 +36,9 @@ def test_every_table_and_figure_is_there(small_runs):
         assert (results / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_table_one_counts_the_manifest(small_runs):
-    manifest = pd.read_csv(small_runs[0] / "data" / "corpus" / "manifest.csv")
-    table = pd.read_csv(small_runs[0] / "results" / "table1.csv", index_col="Concept")
+def test_table_one_counts_the_manifest(first_run):
+    manifest = pd.read_csv(first_run / "data" / "corpus" / "manifest.csv")
+    table = pd.read_csv(first_run / "results" / "table1.csv", index_col="Concept")
     for concept, instances in table["Instances"].items():
         assert instances == manifest["labels"].str.split("|").map(lambda names, concept=concept: concept in names).sum()
 
@@ -55,22 +55,22 @@ def changed(folder, **changes):
     return {line.split("'")[1].split("@")[0] for line in out.splitlines() if line.startswith("Running stage")}
 
 
-def test_nothing_to_do_the_second_time(small_runs):
-    assert changed(small_runs[0]) == set()
+def test_nothing_to_do_the_second_time(first_run):
+    assert changed(first_run) == set()
 
 
-def test_a_change_reruns_what_it_touches_first(small_runs):
+def test_a_change_reruns_what_it_touches_first(first_run):
     before_fusion = {"corpus", "split", "weights", "glove", "features", "temporal", "baseline"}
-    assert changed(small_runs[0], figure2={"dpi": 99}) == {"figure2"}
-    after_fuse = changed(small_runs[0], fuse={"C": 0.8})
+    assert changed(first_run, figure2={"dpi": 99}) == {"figure2"}
+    after_fuse = changed(first_run, fuse={"C": 0.8})
     assert "fuse" in after_fuse and not after_fuse & before_fusion
 
 
 @pytest.mark.parametrize(
     "stage, sign", [("features@visual", "data/features/visual/*.safetensors"), ("corpus", "data/corpus/media/*.mp4")]
 )
-def test_a_killed_stage_ends_in_the_same_result(small_runs, stage, sign):
-    folder = small_runs[1]
+def test_a_killed_stage_ends_in_the_same_result(second_run, stage, sign):
+    folder = second_run
     lock = (folder / "dvc.lock").read_bytes()
     for path in [*folder.glob(sign.split("*")[0].removesuffix("media/")), folder / ".dvc" / "cache"]:
         shutil.rmtree(path)
@@ -101,17 +101,10 @@ def learnt(folder):
     return arrays, fusion, histories
 
 
-def run_together(folder, *stages):
-    """Run stages that don't depend on each other at the same time."""
-    processes = [start(folder, "python", "nbs/stages/run.py", *stage) for stage in stages]
-    for process in processes:
-        assert process.wait() == 0, (folder / "log").read_text()[-4000:]
-
-
-def test_nothing_that_is_learnt_has_seen_a_test_clip(small_runs, tmp_path):
+def test_nothing_that_is_learnt_has_seen_a_test_clip(first_run, tmp_path):
     """Other sounds, other texts and other labels for the test clips: everything that is fitted stays the same."""
     folder = tmp_path / "project"
-    shutil.copytree(small_runs[0], folder, ignore=shutil.ignore_patterns(".dvc"))
+    shutil.copytree(first_run, folder, ignore=shutil.ignore_patterns(".dvc"))
     manifest = pd.read_csv(folder / "data" / "corpus" / "manifest.csv")
     split = pd.read_csv(folder / "data" / "split.csv")
     test = (split["part"] == "test").to_numpy()

@@ -11,10 +11,14 @@ BEGIN, END = "<!-- results: written by `make readme`, not by hand -->", "<!-- en
 
 
 def results_block(results: Path) -> str:
-    """Tables I and II and the figures, as the stages wrote them."""
+    """Verdicts, tables and figures, as the stages wrote them."""
     return "\n".join([
+        "### Does the claim hold?\n", (results / "verdicts.md").read_text(),
+        "The whole page: [results/report.md](results/report.md).\n",
+        "![Gains over each row, and what the paper printed](results/gains.png)\n",
+        "### What a split by clip adds\n", "![Leakage, row by row](results/leakage.png)\n",
         "### Table I, counted from the manifest\n", (results / "table1.md").read_text(),
-        "### Table II, on the test clips\n", (results / "table2.md").read_text(),
+        "### Table II, on the test clips of one split\n", (results / "table2.md").read_text(),
         "### Figure 2\n", "![F1 per concept, by fusion model](results/figure2.png)\n",
         "### The elimination path\n", "![Score against features kept](results/elimination.png)\n",
     ])  # fmt: skip

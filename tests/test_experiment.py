@@ -1,0 +1,73 @@
+"""The audit's in-memory experiment is the pipeline; its variants are the register's."""
+
+import re
+
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT
+from safetensors.numpy import load_file
+
+from mmdisaster.approaches import APPROACHES
+from mmdisaster.core import load_json
+from mmdisaster.corpus import read_manifest
+from mmdisaster.experiment import ABLATIONS, SECTIONS, rows_reached, run_trial
+from mmdisaster.features import read_store
+from mmdisaster.register import REGISTER
+
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+AUDIT = yaml.safe_load((ROOT / "audit" / "dvc.yaml").read_text())["stages"]
+VARIED = PARAMS["variants"] | PARAMS["static"]
+
+
+def value_of(name, params=PARAMS):
+    for step in name.split("."):
+        params = params[step]
+    return params
+
+
+def test_a_trial_is_what_the_pipeline_does(first_run):
+    """Bit by bit, in every row: so the audit's seeds repeat the experiment and not something like it."""
+    params = yaml.safe_load((first_run / "params.yaml").read_text())
+    concepts = load_json(first_run / "data" / "corpus" / "concepts.json")
+    manifest = read_manifest(first_run / "data" / "corpus" / "manifest.csv", concepts)
+    static = {name: read_store(first_run / "data" / "features" / name)[1] for name in ["visual", "audio"]}
+    trial = run_trial(manifest, concepts, static, {name: params[name] for name in SECTIONS})
+    for name in APPROACHES:
+        stored = load_file(first_run / "data" / "scores" / f"{name}.safetensors")
+        for kind in ["scores", "decisions"]:
+            assert np.array_equal(stored[kind], trial.scored[name][kind]), f"{name}, {kind}"
+
+
+def test_every_variant_is_a_stage():
+    for stage in ["variants", "static"]:
+        assert AUDIT[stage]["matrix"]["variant"] == list(PARAMS[stage])
+
+
+@pytest.mark.parametrize("name", VARIED)
+def test_a_variant_changes_what_there_is_to_something_else(name):
+    for param, value in VARIED[name].items():
+        assert value_of(param) != value and type(value_of(param)) in (type(value), int, str)
+    assert rows_reached(VARIED[name])
+
+
+@pytest.mark.parametrize("gap", REGISTER, ids=lambda gap: gap.param)
+def test_every_entry_of_the_register_is_varied(gap):
+    """By a variant whose value is one of its readings; or by judging or splitting the same trials in another way."""
+    found = [changes[gap.param] for name, changes in VARIED.items() if gap.param in changes and name not in ABLATIONS]
+    if gap.param.split(".")[0] not in ("split", "evaluate"):
+        assert found and all(value in gap.readings for value in found)
+
+
+def test_ablations_are_variants_with_words():
+    assert set(ABLATIONS) <= set(PARAMS["variants"])
+    entries = {gap.param for gap in REGISTER}
+    for name, changes in PARAMS["variants"].items():
+        assert (name in ABLATIONS) or (len(changes) == 1 and set(changes) <= entries), name
+
+
+def test_the_trials_of_the_stages_are_the_seeds_that_are_compared():
+    assert AUDIT["trials"]["matrix"]["seed"] == PARAMS["compare"]["seeds"] == PARAMS["leakage"]["seeds"]
+    for stage in ["variants", "static", "compare"]:
+        seeds = [int(seed) for dep in AUDIT[stage]["deps"] for seed in re.findall(r"data/trials/clip-(\d+)", dep)]
+        assert seeds == PARAMS["compare"]["seeds"]
