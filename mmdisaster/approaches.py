@@ -84,21 +84,18 @@ NAMES = {"micro_f1": "Micro F1", "hamming_loss": "HL", "map": "MAP"}
 
 def table_two(
     rows: Mapping[str, dict],  # approach → what `evaluate` returned
-) -> pd.DataFrame:  # Approach, Features, and for each metric: paper, ours, low, high, difference
-    "Table II as paper | ours (with its interval) | difference."
+    paper: bool = True,  # whether the paper's figures stand beside ours
+) -> pd.DataFrame:  # Approach, Features, and for each metric: ours, low, high; beside the paper also paper, difference
+    "Table II: ours with its interval, beside what the paper printed."
     lines = []
     for approach in (APPROACHES[name] for name in rows):
         line: dict[str, str | float] = {"Approach": approach.group, "Features": approach.features}
         for metric, title in NAMES.items():
             value, (low, high) = rows[approach.name][metric]["value"], rows[approach.name][metric]["interval"]
             printed = approach.printed[metric]
-            line |= {
-                f"{title} paper": printed,
-                f"{title} ours": value,
-                f"{title} low": low,
-                f"{title} high": high,
-                f"{title} difference": value - printed,
-            }
+            line |= {f"{title} paper": printed} if paper else {}
+            line |= {f"{title} ours": value, f"{title} low": low, f"{title} high": high}
+            line |= {f"{title} difference": value - printed} if paper else {}
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -109,11 +106,13 @@ def format_table_two(
     "Table II for reading: the interval stands with the value, differences carry their sign."
     shown = table[["Approach", "Features"]].copy()
     for title in NAMES.values():
+        values = zip(table[f"{title} ours"], table[f"{title} low"], table[f"{title} high"])
+        ours = [f"{value:.4f} [{low:.3f}, {high:.3f}]" for value, low, high in values]
+        if f"{title} paper" not in table:
+            shown[f"{title} [95 %]"] = ours
+            continue
         shown[f"{title}: paper"] = table[f"{title} paper"].map("{:.4f}".format)
-        shown[f"{title}: ours [95 %]"] = [
-            f"{ours:.4f} [{low:.3f}, {high:.3f}]"
-            for ours, low, high in table[[f"{title} ours", f"{title} low", f"{title} high"]].to_numpy()
-        ]
+        shown[f"{title}: ours [95 %]"] = ours
         shown[f"{title}: difference"] = table[f"{title} difference"].map("{:+.4f}".format)
     return shown
 
@@ -124,21 +123,42 @@ def _network_words(name: str, weights: Mapping) -> str:
     return f"{name}: {source} (seed {weights['seed']})" if source == "random weights" else f"{name}: {source}"
 
 
-def describe_run(
-    provenance: Mapping,  # corpus, clips, features, weights: what stage `evaluate` gathers
-) -> str:  # two sentences
-    "What a run's numbers rest on: scale, corpus, split, static features."
-    settings, weights = provenance["corpus"]["settings"], provenance["weights"]
-    visual, texts = provenance["features"]["visual"]["settings"], weights["text"]["provenance"]["descriptions"]
-    random = "random" in (weights["visual"]["source"], weights["audio"]["source"])
-    lowered = random or visual["frames"] < 40 or visual["size"] < 299
+def _corpus_words(corpus: Mapping) -> str:
+    "The clips, and whether they are simulated."
+    if not corpus["simulated"]:
+        return f"corpus {corpus['name']} of {corpus['clips']:,} clips"
+    settings = corpus["settings"]
     noise = ", ".join(f"{name} {settings[name + '_noise']}" for name in _THREE)
-    corpus = f"simulated corpus of {settings['clips']:,} clips (noise: {noise}; seed {settings['seed']})"
+    return f"simulated corpus of {settings['clips']:,} clips (noise: {noise}; seed {settings['seed']})"
+
+
+def _vector_words(vectors: Mapping) -> str:
+    "Where word vectors come from."
+    if vectors.get("source", "trained") == "trained":
+        return f"GloVe: trained on {vectors['descriptions']} training descriptions"
+    return f"GloVe: vectors from {vectors['source']}"
+
+
+def _missing_words(missing: Mapping) -> str:
+    "Clips that lack a modality or could not be read; empty where there is none."
+    words = [f"{number} without {name}" for name, number in missing.get("absent", {}).items() if number]
+    words += [f"{missing['failed']} unreadable and left out"] if missing.get("failed") else []
+    return f" Clips: {', '.join(words)}." if words else ""
+
+# %% ../nbs/18_approaches.ipynb #18-028
+def describe_run(
+    provenance: Mapping,  # corpus, clips, features, weights, missing: what stage `evaluate` gathers
+) -> str:  # two or three sentences
+    "What a run's numbers rest on: scale, corpus, split, static features, and what is missing."
+    weights, visual = provenance["weights"], provenance["features"]["visual"]["settings"]
+    random = "random" in (weights["visual"]["source"], weights["audio"]["source"])
+    scale = "Laptop scale" if random or visual["frames"] < 40 or visual["size"] < 299 else "Paper scale"
     split = ", ".join(f"{number} {part}" for part, number in provenance["clips"].items())
     pictures = f"{_network_words('Inception-V3', weights['visual'])}, {visual['frames']} frames of {visual['size']} px"
-    words = f"GloVe: trained on {texts} training descriptions"
-    scale = "Laptop scale" if lowered else "Paper scale"
-    return f"{scale}, {corpus}: {split} clips. {pictures}; {_network_words('SoundNet', weights['audio'])}; {words}."
+    networks = f"{pictures}; {_network_words('SoundNet', weights['audio'])}"
+    static = f"{networks}; {_vector_words(weights['text']['provenance'])}."
+    missing = _missing_words(provenance.get("missing", {}))
+    return f"{scale}, {_corpus_words(provenance['corpus'])}: {split} clips. {static}{missing}"
 
 # %% ../nbs/18_approaches.ipynb #18-024
 def markdown_table(
