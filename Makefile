@@ -1,9 +1,10 @@
-# make repro · make audit · make test · make lab · make paper; for authors: make lessons · make readme
+# make repro [MANIFEST=your/manifest.csv] · make audit · make test · make lab · make paper; for authors: make lessons · make readme
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: repro audit test lab paper lessons readme
 repro: .venv/installed
+	$(if $(MANIFEST),python nbs/stages/bring.py "$(MANIFEST)")
 	dvc repro
 	python nbs/stages/readme.py
 	@cat results/table2.md
