@@ -117,8 +117,8 @@ def _length(stream: Any) -> float | None:
     "Seconds on the container's clock at which a stream says it ends; None where it doesn't say."
     if stream.duration is not None:
         return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
-    parts = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
-    return sum(float(part) * scale for part, scale in zip(parts.groups(), (3600, 60, 1), strict=True)) if parts else None
+    tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
+    return None if tag is None else float(tag[1]) * 3600 + float(tag[2]) * 60 + float(tag[3])
 
 
 def _durations(container: InputContainer, stream: Any) -> tuple[float, float]:
