@@ -71,7 +71,7 @@ def _text(content: bytes) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        row, byte = content[: error.start].count(b"\n") + 1, f"byte {content[error.start]:#x}"
+        row, byte = content[: error.start].count(b"\n") + 1, content[error.start : error.start + 1]
         raise _Unreadable(Problem(row, None, byte, "must be UTF-8 text", "save it as 'CSV UTF-8'")) from error
     if "\0" in text:
         raise _Unreadable(Problem(text[: text.index("\0")].count("\n") + 1, None, "\0", "must be text"))
@@ -135,13 +135,11 @@ def _column_problems(columns: list[str]) -> list[Problem]:
     "Missing columns, and other columns that look like a missing one."
     problems = []
     for name in REQUIRED + OPTIONAL:
-        if name in columns:
-            continue
         others = {other.lower(): other for other in columns if other not in REQUIRED + OPTIONAL}
-        near = difflib.get_close_matches(name, others, n=1, cutoff=0.8)
-        if name in REQUIRED or near:
-            hint = f"is {others[near[0]]!r} meant to be {name!r}?" if near else ""
-            problems.append(Problem(1, name, None, f"is missing; required are {', '.join(REQUIRED)}", hint))
+        if name in REQUIRED and name not in columns:
+            problems.append(Problem(1, name, None, f"is missing; required are {', '.join(REQUIRED)}"))
+        if name not in columns and (near := difflib.get_close_matches(name, others, n=1, cutoff=0.8)):
+            problems.append(Problem(1, others[near[0]], None, "is unknown", f"did you mean {name!r}?"))
     return problems
 
 # %% ../nbs/01_corpus.ipynb #01-012
