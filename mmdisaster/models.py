@@ -13,7 +13,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, make_dataclass
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -34,13 +34,14 @@ from mmdisaster.core import (
     digest_file,
     digest_json,
     load_arrays,
+    load_json,
     load_provenance,
     one_of,
     read_settings,
     save_arrays,
     save_json,
 )
-from .corpus import read_manifest
+from .corpus import read_concepts, read_manifest
 from .experiment import Scored, deal
 from mmdisaster.extractors import (
     AudioSettings,
@@ -51,15 +52,16 @@ from mmdisaster.extractors import (
     make_extractor,
     make_weights,
 )
-from .features import Extractor, Sequences, extract, read_store
+from .features import Extractor, Sequences, extract, read_store, write_failures
 from .fusion import MODALITIES, FusionSettings, fit_fusion, join_features
 from .metrics import score_row
 from .powerset import LabelPowerset, WeightedPowersetSVC
+from .pretrained import resolve_source
 from .ranking import Ranking
 from .simulate import SimulationSettings, simulate_calibration
 from .split import Split, save_split
 from .temporal import TemporalClassifier, load_classifier, save_classifier
-from .text import GloVe, save_vectors
+from .text import GloVe, PretrainedVectors, make_vectors, save_vectors
 
 # %% ../nbs/30_models.ipynb #30-010
 def clip_vectors(
@@ -180,7 +182,7 @@ def check_machine(
 class Clip:
     "What a model is asked about."
 
-    media: str | Path  # media file
+    media: str | Path = ""  # media file; none: a text alone
     text: str = ""  # description
     start: float | None = None  # seconds from the beginning of the file; None: its beginning
     end: float | None = None  # seconds; None: its end
@@ -193,17 +195,18 @@ class Prediction:
     clip: Clip
     scores: dict[str, float]  # concept → score, larger is likelier; empty where the clip could not be read
     concepts: list[str]  # the concepts that were decided on
+    missing: list[str] = field(default_factory=list)  # modalities that the clip lacks; the others decided
     failure: str | None = None  # why the clip could not be read
 
 
 def prediction_table(
     predictions: Sequence[Prediction],
-) -> pd.DataFrame:  # columns media, start, end, one a concept, concepts, failure
+) -> pd.DataFrame:  # columns media, start, end, one a concept, concepts, missing, failure
     "Predictions as a table, one row a clip."
     rows = [
         {"media": str(p.clip.media), "start": p.clip.start, "end": p.clip.end}
         | p.scores
-        | {"concepts": "|".join(p.concepts), "failure": p.failure}
+        | {"concepts": "|".join(p.concepts), "missing": "|".join(p.missing), "failure": p.failure}
         for p in predictions
     ]
     return pd.DataFrame(rows)
@@ -232,7 +235,8 @@ def read_clips(
     for row, cells in enumerate(read.to_dict("records"), start=2):
         start, end = (_seconds(cells.get(name), row, name) for name in ("start", "end"))
         text = cells.get("text")
-        clips.append(Clip(path.parent / str(cells["media"]), text if isinstance(text, str) else "", start, end))
+        media = path.parent / str(cells["media"]) if cells["media"] else ""
+        clips.append(Clip(media, text if isinstance(text, str) else "", start, end))
     return clips
 
 # %% ../nbs/30_models.ipynb #30-034
@@ -295,42 +299,55 @@ def _fuse(model: Model, temporal: Mapping[str, np.ndarray]) -> Scored:
 # %% ../nbs/30_models.ipynb #30-037
 def _table(clips: list[Clip]) -> pd.DataFrame:
     "Clips as rows of a manifest, whose ids are their positions."
-    media = [str(Path(clip.media).absolute()) for clip in clips]
+    media = [str(Path(clip.media).absolute()) if clip.media else "" for clip in clips]
     rows = [{"text": clip.text, "start": clip.start, "end": clip.end} for clip in clips]
     table = pd.DataFrame(rows).astype({"start": float, "end": float})
     return table.assign(media=media, clip_id=[str(i) for i in range(len(clips))])
 
 
-def _static(model: Model, table: pd.DataFrame, folder: Path) -> tuple[dict[str, Sequences], dict[str, str]]:
-    "Static features of the clips that can be read, modality → sequences; and why others can't, clip id → reason."
-    failures: dict[str, str] = {}
+@dataclass
+class _Read:
+    "What could be read of some clips."
+
+    static: dict[str, Sequences]  # modality → features of the clips that did not fail, in their order
+    missing: dict[str, list[str]]  # clip id → modalities that it lacks
+    failures: dict[str, str]  # clip id → why it could not be read
+
+
+def _read_features(model: Model, table: pd.DataFrame, folder: Path) -> _Read:
+    "Static features of the clips, by the pipeline's own extraction."
+    missing, failures = {clip_id: list[str]() for clip_id in table["clip_id"]}, dict[str, str]()
     for modality in MODALITIES:
-        extractor = model.extractor(modality)
-        report = extract(table, Path(), extractor, folder / modality, shard_clips=16, max_failures=1.0)
+        report = extract(table, Path(), model.extractor(modality), folder / modality, shard_clips=16, max_failures=1.0)
         failures |= {failure["clip_id"]: failure["reason"] for failure in report.failures}
+        for clip_id in report.absent:
+            missing[clip_id].append(modality)
+    nothing = "has neither pictures nor sound nor text"
+    failures |= {clip_id: nothing for clip_id, lacks in missing.items() if len(lacks) == len(MODALITIES)}
     kept = [clip_id for clip_id in table["clip_id"] if clip_id not in failures]
-    return {modality: read_store(folder / modality, kept)[1] for modality in MODALITIES}, failures
+    return _Read({modality: read_store(folder / modality, kept)[1] for modality in MODALITIES}, missing, failures)
 
-
+# %% ../nbs/30_models.ipynb #30-038
 def _predict(model: Model, wanted: list[Clip | str | Path], max_failures: float) -> list[Prediction]:
     "Score clips, as `Model.predict` says."
     clips = [clip if isinstance(clip, Clip) else Clip(clip) for clip in wanted]
     if not clips:
         return []
     with TemporaryDirectory() as folder:
-        static, failures = _static(model, _table(clips), Path(folder))
-    if len(failures) > max_failures * len(clips):
-        raise ValueError("; ".join(f"{clips[int(i)].media}: {failures[i]}" for i in sorted(failures, key=int)))
-    predictions = {int(i): Prediction(clips[int(i)], {}, [], reason) for i, reason in failures.items()}
+        read = _read_features(model, _table(clips), Path(folder))
+    if len(read.failures) > max_failures * len(clips):
+        failed = [(clips[int(i)].media, read.failures[i]) for i in sorted(read.failures, key=int)]
+        raise ValueError("; ".join(f"{media}: {reason}" for media, reason in failed))
+    predictions = {int(i): Prediction(clips[int(i)], {}, [], [], reason) for i, reason in read.failures.items()}
     kept = [i for i in range(len(clips)) if i not in predictions]
-    found = model.fuse(model.vectors(static)) if kept else {}
+    found = model.fuse(model.vectors(read.static)) if kept else {}
     for row, i in enumerate(kept):
         scores = dict(zip(model.concepts, found["scores"][row].tolist(), strict=True))
         chosen = [concept for concept, yes in zip(model.concepts, found["decisions"][row], strict=True) if yes]
-        predictions[i] = Prediction(clips[i], scores, chosen)
+        predictions[i] = Prediction(clips[i], scores, chosen, read.missing[str(i)])
     return [predictions[i] for i in range(len(clips))]
 
-# %% ../nbs/30_models.ipynb #30-040
+# %% ../nbs/30_models.ipynb #30-041
 def library_versions() -> dict[str, str]:  # library → version
     "What a model's numbers depend on besides data and params."
     names = ["av", "numpy", "safetensors", "scikit-learn", "scipy", "skops", "torch", "torchvision"]
@@ -367,7 +384,7 @@ def fit_model(
         library_versions(),
     )
 
-# %% ../nbs/30_models.ipynb #30-045
+# %% ../nbs/30_models.ipynb #30-046
 @dataclass(frozen=True)
 class SplitSettings:
     "How clips are dealt to training, validation and test."
@@ -385,12 +402,21 @@ class CalibrationSettings:
     seed: int = 0
 
 
+def _word_settings() -> type:
+    "`GloVe`'s and `PretrainedVectors`'s settings in one, with where the vectors come from."
+    found = {
+        f.name: (f.name, f.type, f) for kind in (GloVe, PretrainedVectors) for f in fields(kind) if f.name != "path"
+    }
+    kinds = [(name, kind, field(default=f.default)) for name, kind, f in found.values()]
+    return make_dataclass("WordSettings", [("source", str, field(default="trained")), *kinds], frozen=True)
+
+
 TRAINING_SECTIONS: dict[str, Any] = {  # section of the settings → its dataclass
     "split": SplitSettings,
     "calibration": CalibrationSettings,
     "weights.visual": VisualWeights,
     "weights.audio": AudioWeights,
-    "glove": GloVe,
+    "glove": _word_settings(),
     "features.visual": VisualSettings,
     "features.audio": AudioSettings,
     "features.text": TextSettings,
@@ -398,7 +424,7 @@ TRAINING_SECTIONS: dict[str, Any] = {  # section of the settings → its datacla
     "fuse": FusionSettings,
 }
 
-# %% ../nbs/30_models.ipynb #30-046
+# %% ../nbs/30_models.ipynb #30-047
 def _section(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
     "The values of a section; `weights.visual` is the section `visual` inside `weights`."
     outer, _, inner = name.partition(".")
@@ -432,33 +458,40 @@ def complete_settings(
         full[place] = {**full.get(place, {}), inner: filled} if inner else filled
     return full
 
-# %% ../nbs/30_models.ipynb #30-049
+# %% ../nbs/30_models.ipynb #30-050
 def prepare_weights(
     modality: str,  # "visual" or "audio"
     settings: Mapping[str, Any],  # from `complete_settings`
     folder: str | Path,  # where weights are kept
 ) -> Path:  # the file
     "Get the weights of a static network, unless the folder has them already."
-    wanted, folder = settings["weights"][modality], Path(folder)
+    wanted, folder = dict(settings["weights"][modality]), Path(folder)
+    wanted["source"] = resolve_source(wanted["source"], modality)
     path, calibration = folder / f"weights-{modality}.safetensors", folder / "calibration"
-    random, about = wanted["source"] == "random", {"modality": modality, **wanted}
-    if random and path.is_file() and about.items() <= load_provenance(path).items():
+    if wanted["source"] == "random":
+        about = settings["calibration"] | wanted
+        if path.is_file() and load_json(folder / f"weights-{modality}.json") == about:
+            return path
+        simulation = SimulationSettings(seed=settings["calibration"]["seed"])
+        simulate_calibration(calibration, simulation, settings["calibration"]["clips"])
+        make_weights(modality, wanted, calibration, path)
+        save_json(folder / f"weights-{modality}.json", about)
         return path
-    if random:
-        seed, clips = settings["calibration"]["seed"], settings["calibration"]["clips"]
-        simulate_calibration(calibration, SimulationSettings(seed=seed), clips)
     return make_weights(modality, wanted, calibration, path)
 
-# %% ../nbs/30_models.ipynb #30-050
+# %% ../nbs/30_models.ipynb #30-051
 def learn_words(
     texts: Iterable[str],  # descriptions of the training clips, one a video
     settings: Mapping[str, Any],  # from `complete_settings`
     folder: str | Path,  # where weights are kept
 ) -> Path:  # the file
-    "Learn word vectors and keep them."
-    glove, texts = GloVe(**settings["glove"]), list(texts)
-    path = Path(folder) / "weights-text.safetensors"
-    return save_vectors(path, glove.fit(texts), {"descriptions": len(texts), "part": "train"})
+    "Learn word vectors, or get those that the settings name, and keep them."
+    wanted, texts = dict(settings["glove"]), list(texts)
+    wanted["source"] = resolve_source(wanted["source"], "text")
+    vectors = make_vectors(wanted, texts)
+    return save_vectors(
+        Path(folder) / "weights-text.safetensors", vectors, {"descriptions": len(texts), "part": "train"}
+    )
 
 
 def learn_network(
@@ -474,29 +507,26 @@ def learn_network(
     held_out = (sequences.subset(validation), split.Y[validation])
     return network.fit(sequences.subset(train), split.Y[train], validation=held_out)
 
-# %% ../nbs/30_models.ipynb #30-051
+# %% ../nbs/30_models.ipynb #30-052
 def extract_static(
     manifest: str | Path,  # CSV or Parquet file, one row a clip
     folder: str | Path,  # where features and weights are kept; an interrupted extraction goes on there
     settings: Mapping[str, Any],  # from `complete_settings`
-    concepts: list[str],  # the concepts, in order
+    concepts: list[str] | None = None,  # the concepts, in order; None: those that the manifest's labels name
     max_failures: float = 0.0,  # share of clips that may be unreadable
-) -> tuple[
-    pd.DataFrame, pd.DataFrame
-]:  # the manifest's rows that could be read; and the failures, also in failures.csv
+) -> tuple[pd.DataFrame, dict[str, str]]:  # rows that could be read; id → reason of the others, also in failures.csv
     "Extract the static features that no label decides: those of frames and of sound."
-    table, root, folder, failures = read_manifest(manifest, concepts), Path(manifest).parent, Path(folder), list[dict]()
+    table, root, folder, failures = read_manifest(manifest, concepts), Path(manifest).parent, Path(folder), {}
     for modality in ("visual", "audio"):
         weights = prepare_weights(modality, settings, folder)
         extractor = make_extractor(modality, weights, settings["features"][modality])
-        failures += extract(table, root, extractor, folder / "features" / modality, max_failures=max_failures).failures
-    columns = ["clip_id", "row", "column", "value", "reason"]
-    found = pd.DataFrame(failures, columns=columns).drop_duplicates(["clip_id", "reason"])
-    with atomic_path(folder / "failures.csv") as temporary:
-        found.to_csv(temporary, index=False)
-    return table[~table["clip_id"].isin(found["clip_id"])].reset_index(drop=True), found
+        report = extract(table, root, extractor, folder / "features" / modality, max_failures=max_failures)
+        failures[modality] = report.failures
+    write_failures(folder / "failures.csv", failures)
+    failed = {failure["clip_id"]: failure["reason"] for found in failures.values() for failure in found}
+    return table[~table["clip_id"].isin(failed)].reset_index(drop=True), failed
 
-# %% ../nbs/30_models.ipynb #30-052
+# %% ../nbs/30_models.ipynb #30-053
 def _learn(split: Split, weights: dict[str, Path], folder: Path, full: dict[str, Any], about: dict[str, Any]) -> Model:
     "Temporal networks and Algorithm 1 on the folder's features; with the scores on test clips."
     static = {modality: read_store(folder / "features" / modality, split.clip_ids)[1] for modality in MODALITIES}
@@ -512,13 +542,14 @@ def _learn(split: Split, weights: dict[str, Path], folder: Path, full: dict[str,
 def train(
     manifest: str | Path,  # CSV or Parquet file, one row a clip
     folder: str | Path,  # where features and weights are kept; a training that was interrupted goes on there
-    concepts: list[str],  # the concepts, in order
+    concepts: list[str] | None = None,  # the concepts, in order; None: those that the manifest's labels name
     settings: Mapping[str, Any] | None = None,  # sections of params.yaml; None: all defaults
     max_failures: float = 0.0,  # share of clips that may be unreadable; they are left out, and told in failures.csv
     provenance: Mapping[str, Any] | None = None,  # what else is worth knowing, such as that the corpus is simulated
 ) -> Model:
     "Train a model on a corpus."
     full, folder = complete_settings(settings), Path(folder)
+    concepts = concepts or read_concepts(manifest)
     table, failures = extract_static(manifest, folder, full, concepts, max_failures)
     split = deal(table, concepts, full["split"])
     save_split(folder / "split.csv", split)
@@ -530,12 +561,12 @@ def train(
         "corpus": {"manifest": Path(manifest).name, "digest": digest_file(manifest)},
         "clips": len(table),
         "videos": int(table["video_id"].nunique()),
-        "left_out": int(failures["clip_id"].nunique()),
+        "left_out": len(failures),
         "weights": {modality: load_provenance(path) for modality, path in weights.items()},
     }
     return _learn(split, weights, folder, full, about | dict(provenance or {}))
 
-# %% ../nbs/30_models.ipynb #30-065
+# %% ../nbs/30_models.ipynb #30-068
 FORMAT, FORMAT_VERSION = "mmdisaster model", 1
 MODEL_FILES = (
     *(f"weights-{modality}.safetensors" for modality in MODALITIES),
@@ -568,7 +599,7 @@ def _write_files(model: Model, folder: Path) -> None:
     save_arrays(folder / "ranking.safetensors", arrays)
     save_parts(folder / "fusion.skops", {"scaler": model.scaler, "machine": model.machine})
 
-# %% ../nbs/30_models.ipynb #30-066
+# %% ../nbs/30_models.ipynb #30-069
 def _description(model: Model, folder: Path) -> dict[str, Any]:
     "What model.json says."
     paths = [folder / name for name in MODEL_FILES]
@@ -601,7 +632,7 @@ def save_model(
         save_json(temporary / "model.json", description | {"digest": digest_json(description)})
     return folder
 
-# %% ../nbs/30_models.ipynb #30-072
+# %% ../nbs/30_models.ipynb #30-075
 def _describe(folder: Path) -> dict[str, Any]:
     "The contents of model.json, or `ModelError`."
 
@@ -640,7 +671,7 @@ def _check_files(folder: Path, files: dict[str, dict[str, Any]]) -> None:
         if digest_file(folder / name) != known["sha256"]:
             raise ModelError(folder, name, f"is damaged: SHA-256 must be {known['sha256']}")
 
-# %% ../nbs/30_models.ipynb #30-073
+# %% ../nbs/30_models.ipynb #30-076
 UNREADABLE: tuple[type[Exception], ...] = (  # what readers raise about files of other contents
     ValueError, TypeError, LookupError, AttributeError, OSError, RuntimeError, SafetensorError, BadZipFile
 )  # fmt: skip
@@ -681,7 +712,7 @@ def _read_fusion(path: Path, support: np.ndarray, concepts: int) -> tuple[Standa
         raise ValueError(f"scaler must be a StandardScaler of {width} features, was {scaler!r}")
     return scaler, check_machine(parts["machine"], int(support.sum()), concepts)
 
-# %% ../nbs/30_models.ipynb #30-074
+# %% ../nbs/30_models.ipynb #30-077
 def _options(found: dict[str, Any], device: str) -> dict[str, dict[str, Any]]:
     "Checked settings of each extractor, on a device."
     kinds: dict[str, Any] = {"visual": VisualSettings, "audio": AudioSettings, "text": TextSettings}
