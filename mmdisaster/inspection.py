@@ -50,11 +50,9 @@ def _rare(counts: dict[str, int]) -> Iterator[Problem]:
     "Warnings about concepts that can't be split well."
     for name, count in counts.items():
         if count < RARE:
-            few = "no clip" if not count else "one clip" if count == 1 else f"{count} clips"
+            expected = f"concept {name!r} should have {RARE} clips or more, has {count}"
             hint = "one of training, validation and test will lack it" if count < 3 else "its scores will be rough"
-            expected = f"should be a concept of {RARE} clips or more, {few} has it" if count < 2 else ""
-            expected = expected or f"should be a concept of {RARE} clips or more, {few} have it"
-            yield Problem(None, "labels", name, expected, hint, "warning")
+            yield Problem(None, "labels", None, expected, hint, "warning")
 
 
 def _alike(counts: dict[str, int]) -> Iterator[Problem]:
@@ -63,8 +61,8 @@ def _alike(counts: dict[str, int]) -> Iterator[Problem]:
     for place, name in enumerate(names):
         known = {other.casefold(): other for other in names[:place]}
         for near in difflib.get_close_matches(name.casefold(), known, n=1, cutoff=0.85):
-            hint = f"or is it {known[near]!r}?"
-            yield Problem(None, "labels", name, "should be a concept of its own", hint, "warning")
+            expected = f"concept {name!r} looks like concept {known[near]!r}"
+            yield Problem(None, "labels", None, expected, "if they are the same, give them one name", "warning")
 
 # %% ../nbs/29_inspection.ipynb #29-015
 Found = dict[str, MediaInfo | str]  # media → what is in it, or why it can't be read
