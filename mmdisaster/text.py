@@ -498,7 +498,7 @@ def _take(
             skipped.append(f"{where}: {reason}")
     return rows, data, skipped, number
 
-
+# %% ../nbs/10_text.ipynb #10-134
 def read_vectors(
     path: str | Path,  # GloVe's or word2vec's text, word2vec's binary, either also as .gz, or gensim's KeyedVectors
     only: AbstractSet[str] | None = None,  # words to keep; None keeps all. Others' numbers are counted, not read
