@@ -8,6 +8,7 @@ __all__ = ['code_digest', 'code_digests', 'media_key', 'VisualExtractor', 'Audio
 import copy
 import importlib
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -16,10 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .audio import RATE, SoundNetFeatures, check_waveform, soundnet_weights
+from .audio import RATE, SHORTEST, SoundNetFeatures, check_waveform, soundnet_weights
 from .core import digest_arrays, digest_file, digest_json, load_arrays, one_of, read_settings, save_arrays
 from .features import Extractor, Row
-from .media import read_frames, read_waveform
+from .media import MissingTrack, read_frames, read_waveform
 from .text import load_vectors
 from .visual import InceptionV3, inception_weights
 
@@ -43,13 +44,22 @@ def code_digests(
     return {name: code_digest(Path(file).read_text(encoding="utf-8")) for name, file in files.items()}
 
 # %% ../nbs/12_extractors.ipynb #12-011
+@lru_cache(maxsize=100_000)
+def _digest(path: Path, *version: int) -> str:
+    "SHA-256 of a file, computed once for all the clips that were cut from it, until the file changes."
+    return digest_file(path)
+
+
 def media_key(
     row: Row,  # a manifest's row
     root: Path,  # the manifest's folder
-) -> list:  # media digest (None where there is no file), start, end
+) -> list:  # media digest (None where there is no file, "" where the row names none), start, end
     "What decides a clip's pictures and sound."
     path = root / row["media"]
-    return [digest_file(path) if path.is_file() else None, row.get("start"), row.get("end")]
+    if not row["media"] or not path.is_file():
+        return [None if row["media"] else "", None, None]
+    stat = path.stat()
+    return [_digest(path, stat.st_size, stat.st_mtime_ns, stat.st_ino), row.get("start"), row.get("end")]
 
 # %% ../nbs/12_extractors.ipynb #12-016
 class VisualExtractor:
@@ -79,8 +89,12 @@ class VisualExtractor:
     def key(self, row: Row, root: Path) -> Any:
         return media_key(row, root)
 
-    def read(self, row: Row, root: Path) -> np.ndarray:  # uint8 (frames, size, size, 3)
-        return read_frames(root / row["media"], self.frames, self.size, row.get("start"), row.get("end"))
+    def read(self, row: Row, root: Path) -> np.ndarray | None:  # uint8 (frames, size, size, 3); None: no pictures
+        try:
+            window = (row.get("start"), row.get("end"))
+            return read_frames(root / row["media"], self.frames, self.size, *window) if row["media"] else None
+        except MissingTrack:
+            return None
 
     def encode(self, inputs: list) -> list[np.ndarray]:  # each float32 (frames, 2048)
         batches = [np.concatenate(inputs[i : i + self.clips]) for i in range(0, len(inputs), self.clips)]
@@ -108,8 +122,14 @@ class AudioExtractor:
     def key(self, row: Row, root: Path) -> Any:
         return media_key(row, root)
 
-    def read(self, row: Row, root: Path) -> np.ndarray:  # float32 (samples,)
-        return check_waveform(read_waveform(root / row["media"], RATE, row.get("start"), row.get("end")))
+    def read(self, row: Row, root: Path) -> np.ndarray | None:  # float32 (samples,); None: no sound
+        if not row["media"]:
+            return None
+        try:
+            waveform = read_waveform(root / row["media"], RATE, row.get("start"), row.get("end"))
+        except MissingTrack:
+            return None
+        return check_waveform(np.pad(waveform, (0, max(SHORTEST - len(waveform), 0))))
 
     def encode(self, inputs: list) -> list[np.ndarray]:  # each float32 (steps, 1024)
         return self.network.extract(inputs)
@@ -140,8 +160,9 @@ class TextExtractor:
     def key(self, row: Row, root: Path) -> Any:
         return row.get("text")
 
-    def read(self, row: Row, root: Path) -> str:
-        return row.get("text") or ""
+    def read(self, row: Row, root: Path) -> str | None:  # None: no description
+        text = row.get("text") or ""
+        return text if text.strip() else None
 
     def encode(self, inputs: list) -> list[np.ndarray]:  # each float32 (steps, dim)
         return self.embedding.transform(inputs)

@@ -30,18 +30,18 @@ def corpus(tmp_path):
 @pytest.mark.parametrize(
     "column, value, message",
     [
-        ("clip_id", "", "row 3, column 'clip_id': must not be empty"),
-        ("clip_id", "a", "row 3, column 'clip_id': must be unique, 'a' stands above already"),
-        ("video_id", "", "row 3, column 'video_id': must not be empty"),
+        ("clip_id", "", "row 3, column 'clip_id': must name the clip, was empty"),
+        ("clip_id", "a", "row 3, column 'clip_id': must be unique, stands in row 2 already, was 'a'"),
+        ("video_id", "", "row 3, column 'video_id': must name the source video, was empty"),
         ("media", "c.mp4", "row 3, column 'media': must name an existing file, was 'c.mp4'"),
         ("media", "/etc/hosts", "row 3, column 'media': must be a path inside the manifest's folder, was '/etc/hosts'"),
         ("media", "../x.mp4", "row 3, column 'media': must be a path inside the manifest's folder, was '../x.mp4'"),
         ("start", "-1", "row 3, column 'start': must be seconds from 0 up, was '-1'"),
         ("end", "soon", "row 3, column 'end': must be seconds from 0 up, was 'soon'"),
-        ("end", "0", "row 3, column 'end': must lie after start (0.0 s), was 0.0 s"),
+        ("end", "0", "row 3, column 'end': must lie after start (0 s), was 0.0"),
         ("labels", "", "row 3, column 'labels': must name at least one concept, was empty"),
         ("labels", "Flod", "was 'Flod'; did you mean 'Flood'?"),
-        ("labels", "Flood|Flood", "row 3, column 'labels': names a concept twice: 'Flood|Flood'"),
+        ("labels", "Flood|Flood", "row 3, column 'labels': must name each concept once, was 'Flood|Flood'"),
     ],
 )
 def test_a_broken_manifest_cell(corpus, column, value, message):
@@ -56,11 +56,11 @@ def test_a_broken_manifest_cell(corpus, column, value, message):
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"clip_id,video_id,media,text\n", "column 'labels' is missing"),
+        (b"clip_id,video_id,media,text\n", "row 1, column 'labels': is missing"),
         (b"clip_id,video_id,media,text,label\n", "did you mean 'labels'?"),
-        (b"", "not a CSV table"),
+        (b"", "is empty; its first row must name the columns"),
         (b"clip_id,video_id,media,text,labels\n", "has no rows"),
-        (b"clip_id,video_id,media,text,labels\na,v,a.mp4,\xff\xfe,Flood\n", "not UTF-8 text"),
+        (b"clip_id,video_id,media,text,labels\na,v,a.mp4,\xff\xfe,Flood\n", "row 2: must be UTF-8 text"),
     ],
 )
 def test_a_broken_manifest_file(corpus, content, message):
