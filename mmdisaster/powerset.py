@@ -30,7 +30,7 @@ def _numbers(labelsets: np.ndarray, Y: np.ndarray) -> np.ndarray:
     return np.array([known.get(row.tobytes(), -1) for row in Y])
 
 
-class LabelTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
+class LabelTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     "What transforms labels and not features."
 
     def __sklearn_tags__(self) -> Tags:
@@ -101,6 +101,13 @@ class LabelCoding:
         if self.binarizer_ is None:
             return (scores > 0.5).astype(self.classes_[0].dtype)
         return self.binarizer_.inverse_transform(scores[:, ::-1])
+
+    def _shares(self, scores: np.ndarray) -> np.ndarray:
+        "Scores of a matrix as they are; of one label a clip, a share for each label, (m, labels)."
+        if self.binarizer_ is None:
+            return scores
+        each = scores[:, ::-1] if len(self.classes_) > 2 else np.hstack([1 - scores, scores])[:, : len(self.classes_)]
+        return each / each.sum(axis=1, keepdims=True)
 
     def __sklearn_tags__(self) -> Tags:
         "What scikit-learn should know: several labels at once, too."
