@@ -227,6 +227,9 @@ def inception_weights(
     return check_arrays(read_weights(weights), wanted_arrays(_empty_network()), UNUSED)
 
 # %% ../nbs/08_visual.ipynb #08-052
+PRECISIONS = {"float32": torch.float32, "float16": torch.float16}
+
+
 def _folded(network: nn.Module) -> nn.Module:
     "A copy with each batch norm folded into its convolution."
     network = copy.deepcopy(network)
@@ -252,9 +255,6 @@ def _pooled(
     return found
 
 # %% ../nbs/08_visual.ipynb #08-054
-PRECISIONS = {"float32": torch.float32, "float16": torch.float16}
-
-
 class InceptionV3:
     "Frames to features: Inception-V3 up to its last average pool, 2,048 values a frame."
 
