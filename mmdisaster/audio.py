@@ -14,7 +14,16 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .core import digest_arrays
-from .visual import calibrate, check_arrays, fill, in_threads, random_arrays, read_weights, wanted_arrays
+from mmdisaster.visual import (
+    calibrate,
+    check_arrays,
+    fill,
+    in_threads,
+    pick_device,
+    random_arrays,
+    read_weights,
+    wanted_arrays,
+)
 
 # %% ../nbs/09_audio.ipynb #09-009
 RATE = 22050  # samples a second
@@ -162,9 +171,9 @@ class SoundNetFeatures:
     def __init__(
         self,
         arrays: dict[str, np.ndarray],  # name → array, from `soundnet_weights`
-        device: str = "cpu",  # torch's name of a device, such as "cuda"
+        device: str | torch.device = "cpu",  # see `pick_device` of `visual`
     ):
-        self.device = torch.device(device)
+        self.device = pick_device(device)
         with torch.device("meta"):
             network = SoundNet()
         arrays = check_arrays(arrays, wanted_arrays(network))

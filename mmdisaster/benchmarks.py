@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['OPENML_VERSION', 'LABELS', 'Fit', 'METHODS', 'LITERATURE', 'Benchmark', 'read_mulan', 'from_openml', 'load_benchmark',
-           'MLkNN', 'folds', 'run_fold', 'Published', 'benchmark_table']
+           'Posterior', 'MLkNN', 'folds', 'run_fold', 'Published', 'benchmark_table']
 
 # %% ../nbs/26_benchmarks.ipynb #26-004
 import gzip
@@ -25,12 +25,12 @@ from sklearn.multioutput import ClassifierChain
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .core import one_of
 from .elimination import RecursiveElimination
 from .metrics import hamming_loss, micro_f1
-from .powerset import WeightedPowersetSVC
+from .powerset import LabelCoding, WeightedPowersetSVC
 from .ranking import GiniRanking
 
 # %% ../nbs/26_benchmarks.ipynb #26-008
@@ -97,8 +97,39 @@ def load_benchmark(
         raise ValueError(f"{name} must have the labels {', '.join(LABELS[name])}; had {', '.join(found.labels)}")
     return found
 
+# %% ../nbs/26_benchmarks.ipynb #26-015a
+class Posterior(LabelCoding):
+    "What the counts of neighbours say about instances: Bayes' rule, decisions."
+
+    index_: NearestNeighbors
+    Y_: np.ndarray  # labels of the training instances, (n, q)
+    prior_: np.ndarray  # P(H), (q,)
+    likelihood_: np.ndarray  # P(c | not H) and P(c | H), (2, k + 1, q)
+
+    def _posterior(self, X: np.ndarray) -> np.ndarray:
+        "The probability of each column of the label matrix, (m, q)."
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False)
+        counts = self.Y_[self.index_.kneighbors(X, return_distance=False)].sum(axis=1)  # (m, q)
+        absent, present = (self.likelihood_[label, counts, np.arange(counts.shape[1])] for label in (0, 1))
+        weight = self.prior_ * present
+        return weight / (weight + (1 - self.prior_) * absent)
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        "Labels that are likelier than not, (m, q); of one label a clip the likeliest, (m,)."
+        return self._decode(self._posterior(X))
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        "The probability of each label, (m, q); of one label a clip, scaled to the sum 1, (m, labels)."
+        return self._shares(self._posterior(X))
+
 # %% ../nbs/26_benchmarks.ipynb #26-016
-class MLkNN(ClassifierMixin, BaseEstimator):
+def _histogram(counts: np.ndarray, among: np.ndarray, k: int) -> np.ndarray:
+    "How many of some instances (n, q) have 0, 1, … k neighbours with a label, (k + 1, q)."
+    return np.stack([((counts == c) & among).sum(axis=0) for c in range(k + 1)])
+
+
+class MLkNN(Posterior, ClassifierMixin, BaseEstimator):
     "Multi-label k nearest neighbours. Learns `prior_` (q,) and `likelihood_` (2, k + 1, q)."
 
     def __init__(
@@ -111,33 +142,19 @@ class MLkNN(ClassifierMixin, BaseEstimator):
     def fit(
         self,
         X: np.ndarray,  # features, (n, d)
-        Y: np.ndarray,  # labels, 0 or 1, (n, q)
+        Y: np.ndarray,  # labels, 0 or 1, (n, q), or one label a clip, (n,)
     ) -> "MLkNN":  # itself
         "Count neighbours of the training instances."
+        X, Y = validate_data(self, X, Y, multi_output=True)
+        Y = self._encode(Y).astype(int)
         if len(X) <= self.k:
-            raise ValueError(f"X must have more than k = {self.k} rows, had {len(X)}")
-        Y = np.asarray(Y, dtype=int)
+            raise ValueError(f"X must have more than k = {self.k} rows, had n_samples = {len(X)}")
         self.index_, self.Y_ = NearestNeighbors(n_neighbors=self.k).fit(X), Y
         counts = Y[self.index_.kneighbors(return_distance=False)].sum(axis=1)  # without itself, (n, q)
         self.prior_ = (self.s + Y.sum(axis=0)) / (2 * self.s + len(Y))
-        seen = np.stack([counts == c for c in range(self.k + 1)])  # (k + 1, n, q)
-        kappa = np.stack([(seen & (Y == label)).sum(axis=1) for label in (0, 1)])  # (2, k + 1, q)
+        kappa = np.stack([_histogram(counts, Y == label, self.k) for label in (0, 1)])  # (2, k + 1, q)
         self.likelihood_ = (self.s + kappa) / (self.s * (self.k + 1) + kappa.sum(axis=1, keepdims=True))
-        self.classes_ = [np.array([0, 1])] * Y.shape[1]
         return self
-
-    def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        "The probability of each label, (m, q)."
-        check_is_fitted(self)
-        counts = self.Y_[self.index_.kneighbors(X, return_distance=False)].sum(axis=1)  # (m, q)
-        q = np.arange(counts.shape[1])
-        absent, present = (self.likelihood_[label, counts, q] for label in (0, 1))
-        weight = self.prior_ * present
-        return weight / (weight + (1 - self.prior_) * absent)
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        "Labels that are likelier than not, (m, q)."
-        return (self.predict_proba(X) > 0.5).astype(np.uint8)
 
 # %% ../nbs/26_benchmarks.ipynb #26-023
 _GRID = {"C": [1.0, 10.0], "gamma": [0.25, 1.0]}  # γ in units of 1 / d, on standardised features

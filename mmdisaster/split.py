@@ -4,6 +4,7 @@
 __all__ = ['PARTS', 'split_clips', 'Split', 'save_split', 'read_split']
 
 # %% ../nbs/02_split.ipynb #02-004
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,6 +92,15 @@ class Split:
         "Row numbers of one part."
         return np.flatnonzero(self.parts == one_of("part", part, PARTS))
 
+    def without(
+        self,
+        clip_ids: Collection[str],  # clips to leave out; unknown ones don't matter
+    ) -> "Split":
+        "The same parts without some clips."
+        kept = [i for i, clip_id in enumerate(self.clip_ids) if clip_id not in clip_ids]
+        ids, videos = ([names[i] for i in kept] for names in (self.clip_ids, self.video_ids))
+        return Split(ids, videos, self.parts[kept], self.concepts, self.Y[kept])
+
 
 def save_split(
     path: str | Path,  # CSV file to write
@@ -107,7 +117,7 @@ def read_split(
     path: str | Path,  # CSV file written by `save_split`
 ) -> Split:
     "Read clips, parts and labels."
-    table = pd.read_csv(path, dtype={"clip_id": str, "video_id": str, "part": str})
+    table = pd.read_csv(path, dtype={"clip_id": str, "video_id": str, "part": str}, keep_default_na=False)
     concepts = list(table.columns[3:])
     return Split(table["clip_id"].tolist(), table["video_id"].tolist(), table["part"].to_numpy(dtype=str), concepts,
                  table[concepts].to_numpy(np.uint8))

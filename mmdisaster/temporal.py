@@ -2,9 +2,9 @@
 
 # %% auto #0
 __all__ = ['Take', 'pack', 'repack', 'reversal', 'BiLSTM', 'ResidualBiLSTM', 'summarize', 'ResBiLSTM', 'TrainingSettings',
-           'torch_stream', 'torch_threads', 'run_network', 'train_network', 'column_statistics', 'standardized',
-           'NetworkEstimator', 'NetworkClassifier', 'TemporalClassifier', 'DenseClassifier', 'resample', 'align',
-           'save_classifier', 'load_classifier']
+           'torch_stream', 'torch_threads', 'run_network', 'train_network', 'column_statistics', 'LabelColumns',
+           'standardized', 'NetworkEstimator', 'NetworkTraining', 'NetworkClassifier', 'TemporalClassifier',
+           'DenseClassifier', 'resample', 'align', 'save_classifier', 'load_classifier']
 
 # %% ../nbs/13_temporal.ipynb #13-004
 from collections.abc import Callable, Iterator, Sequence
@@ -16,13 +16,16 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
+from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils import Tags, column_or_1d
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .core import derive_seed, load_arrays, load_provenance, one_of, progress, save_arrays
 from .features import Sequences
+from .visual import pick_device
 
 # %% ../nbs/13_temporal.ipynb #13-008
 def pack(
@@ -190,22 +193,30 @@ class TrainingSettings:
     patience: int = 10  # epochs without a lower validation loss before stopping
     standardize: bool = True  # whether inputs are shifted and scaled by training statistics
     seed: int = 0  # of starting weights, order of clips and dropout
-    device: str = "cpu"  # where the network is: "cpu", "cuda" …
+    device: str = "cpu"  # where the network is: "cpu", "cuda", "mps"; "auto" is the fastest of them
     threads: int = 1  # that torch may use within an operation on the CPU
 
 # %% ../nbs/13_temporal.ipynb #13-053
 @contextmanager
 def torch_stream(
     seed: int,  # of the stream
-    device: str = "cpu",  # where numbers are drawn: "cpu", "cuda", "cuda:1" …
+    device: str = "cpu",  # where numbers are drawn: "cpu", "cuda", "cuda:1", "mps", "auto"
 ) -> Iterator[None]:
     "Let torch draw from a stream of its own, and leave its global state untouched."
-    cuda = torch.device(device).type == "cuda"
-    with torch.random.fork_rng(devices=[torch.device(device)] if cuda else []):
+    where = pick_device(device)
+    mps = torch.mps.get_rng_state() if where.type == "mps" else None
+    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         torch.random.default_generator.manual_seed(seed)
-        if cuda:
-            torch.cuda.manual_seed(seed)
-        yield
+        if where.type == "cuda":
+            with torch.cuda.device(where):
+                torch.cuda.manual_seed(seed)
+        elif mps is not None:
+            torch.mps.manual_seed(seed)
+        try:
+            yield
+        finally:
+            if mps is not None:
+                torch.mps.set_rng_state(mps)
 
 
 @contextmanager
@@ -320,29 +331,56 @@ def column_statistics(
     return mean.astype(np.float32), np.where(constant, 1.0, scale).astype(np.float32)
 
 # %% ../nbs/13_temporal.ipynb #13-069
-def _vectors(X: Any, ragged: bool, width: int | None = None) -> np.ndarray:
-    "All input vectors, (rows, dim); or an error that says what X must be."
-    if hasattr(X, "offsets") != ragged:
-        kinds = ["an array of shape (n, dim)", "Sequences"]
-        raise TypeError(f"X must be {kinds[ragged]}, was {type(X).__name__}")
-    values = X.values if ragged else np.asarray(X)
-    if values.ndim != 2 or not len(values):
-        raise ValueError(f"X must hold vectors, (rows, dim), had shape {values.shape}")
-    if width is not None and values.shape[1] != width:
-        raise ValueError(f"X must have {width} values a vector, as in fit, had {values.shape[1]}")
-    if ragged and np.min(X.lengths) < 1:
+def _check_sequences(X: Any, width: int | None = None) -> None:
+    "Raise an error that says what X must be, unless it is that."
+    if not hasattr(X, "offsets"):
+        raise TypeError(f"X must be Sequences, was {type(X).__name__}")
+    if X.values.ndim != 2 or not len(X.values):
+        raise ValueError(f"X must hold vectors, (rows, dim), had shape {X.values.shape}")
+    if width is not None and X.values.shape[1] != width:
+        raise ValueError(f"X must have {width} values a vector, as in fit, had {X.values.shape[1]}")
+    if np.min(X.lengths) < 1:
         raise ValueError(f"X must have no empty sequence, had one at {int(np.argmin(X.lengths))}")
-    return values
 
 
-def _labels(Y: Any, n: int, concepts: int | None = None) -> np.ndarray:
-    "Labels as an array of 0 and 1, (n, concepts), or `ValueError`."
-    Y = np.asarray(Y)
+def _labels(Y: np.ndarray, n: int, concepts: int | None = None) -> np.ndarray:
+    "Labels of 0 and 1, (n, concepts), or `ValueError`."
     if Y.ndim != 2 or len(Y) != n or (concepts is not None and Y.shape[1] != concepts):
         raise ValueError(f"Y must have shape ({n}, {concepts or 'concepts'}), one row a clip, had {Y.shape}")
     if not np.isin(Y, (0, 1)).all():
         raise ValueError(f"Y must hold only 0 and 1, held {np.setdiff1d(Y, (0, 1))[:3].tolist()}")
     return Y
+
+# %% ../nbs/13_temporal.ipynb #13-069b
+class LabelColumns:
+    "Labels as a matrix, and back. Learns `classes_`, and `binarizer_`, None where labels are a matrix already."
+
+    classes_: list[np.ndarray] | np.ndarray
+    binarizer_: LabelBinarizer | None
+    n_concepts_: int  # learnt: columns of the matrix
+
+    def _learn_labels(self, Y: Any) -> None:
+        "Learn what labels there are."
+        if Y is None:
+            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        Y = np.asarray(Y)
+        single = Y.ndim == 1 or (Y.shape[1:] == (1,) and not np.isin(Y, (0, 1)).all())
+        binarizer = LabelBinarizer().fit(column_or_1d(Y, warn=True)) if single else None
+        matrix = _labels(Y if binarizer is None else binarizer.transform(column_or_1d(Y)), len(Y))
+        self.binarizer_, self.n_concepts_ = binarizer, matrix.shape[1]
+        self.classes_ = [np.array([0, 1], Y.dtype)] * matrix.shape[1] if binarizer is None else binarizer.classes_
+
+    def _columns(self, Y: Any, n: int) -> np.ndarray:
+        "The label matrix, (n, concepts)."
+        matrix = np.asarray(Y) if self.binarizer_ is None else self.binarizer_.transform(column_or_1d(Y))
+        return _labels(matrix, n, self.n_concepts_)
+
+    def _shares(self, P: np.ndarray) -> np.ndarray:
+        "Probabilities of columns as they are; of one label a clip, a share for each label."
+        if self.binarizer_ is None:
+            return P
+        each = P if len(self.classes_) > 2 else np.hstack([1 - P, P])[:, : len(self.classes_)]
+        return each / each.sum(axis=1, keepdims=True)
 
 # %% ../nbs/13_temporal.ipynb #13-071
 def standardized(
@@ -363,7 +401,7 @@ def standardized(
     return take
 
 # %% ../nbs/13_temporal.ipynb #13-073
-class NetworkEstimator(BaseEstimator, TrainingSettings):
+class NetworkEstimator(LabelColumns, ClassifierMixin, BaseEstimator, TrainingSettings):
     "What a subclass says, a dataclass of settings: its kind of input and its network."
 
     ragged: ClassVar[bool]  # whether inputs are `Sequences`
@@ -371,59 +409,86 @@ class NetworkEstimator(BaseEstimator, TrainingSettings):
     mean_: np.ndarray  # learnt: (dim,)
     scale_: np.ndarray  # learnt: (dim,)
     n_features_in_: int  # learnt: dim
-    n_concepts_: int  # learnt: number of concepts
     history_: list[dict[str, float]]  # learnt: one row an epoch
 
     def _build(self) -> nn.Module:
         "A new network for `n_features_in_` inputs and `n_concepts_` concepts."
         raise NotImplementedError
 
+    def _checked(self, X: Any, fit: bool = False) -> Any:
+        "Inputs as they go into batches, or an error that says what they must be."
+        if self.ragged:
+            _check_sequences(X, None if fit else self.n_features_in_)
+            self.n_features_in_ = X.values.shape[1]
+            return X
+        if isinstance(X, Sequences):
+            raise TypeError(f"X must be an array of shape (n, dim), was {type(X).__name__}")
+        return validate_data(self, X, reset=fit)
+
     def _take(self, X: Any) -> Take:
         "Standardised batches of X."
-        _vectors(X, self.ragged, self.n_features_in_)
         return standardized(X, self.mean_, self.scale_, self.device)
 
+    def __sklearn_tags__(self) -> Tags:
+        "What scikit-learn should know: several labels at once, too; sequences are no array."
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label, tags.input_tags.two_d_array = True, not self.ragged
+        return tags
+
 # %% ../nbs/13_temporal.ipynb #13-074
-class NetworkClassifier(NetworkEstimator):
-    "Fitting, scoring and predicting, whatever the network."
+class NetworkTraining(NetworkEstimator):
+    "Fitting and probabilities, whatever the network."
 
     def fit(
         self,
         X: Any,  # training clips: `Sequences`, or (n, dim)
-        Y: Any,  # their labels, (n, concepts), 0 or 1
+        Y: Any,  # their labels, 0 or 1, (n, concepts), or one label a clip, (n,)
         validation: tuple[Any, Any] | None = None,  # other clips and labels, for early stopping; None: `max_epochs`
     ) -> Self:  # with `network_`, `mean_`, `scale_`, `history_`, `n_features_in_`, `n_concepts_`
         "Train a new network."
-        values, Y, watched = _vectors(X, self.ragged), _labels(Y, len(X)), None
-        self.n_features_in_, self.n_concepts_ = values.shape[1], Y.shape[1]
-        self.mean_, self.scale_ = column_statistics(values)
+        X, watched = self._checked(X, fit=True), None
+        self._learn_labels(Y)
+        Y = self._columns(Y, len(X))
+        self.mean_, self.scale_ = column_statistics(X.values if self.ragged else X)
         if not self.standardize:
             self.mean_, self.scale_ = np.zeros_like(self.mean_), np.ones_like(self.scale_)
         if validation is not None:
-            watched = self._take(validation[0]), _labels(validation[1], len(validation[0]), self.n_concepts_)
+            others = self._checked(validation[0])
+            watched = self._take(others), self._columns(validation[1], len(others))
         with torch_stream(derive_seed(self.seed, "weights")):
-            self.network_ = self._build().to(self.device)
+            self.network_ = self._build().to(pick_device(self.device))
         self.history_ = train_network(self.network_, self._take(X), Y, watched, self, type(self).__name__)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        "The probability of each concept, (n, concepts) float32."
+        "The probability of each concept, (n, concepts) float32; of one label a clip, of each label."
         check_is_fitted(self, "network_")
+        X = self._checked(X)
         with torch_threads(self.threads):
             scores = run_network(self.network_, self._take(X), len(X), self.batch_size)
-        return torch.from_numpy(scores).sigmoid().numpy()
+        return self._shares(torch.from_numpy(scores).sigmoid().numpy())
+
+# %% ../nbs/13_temporal.ipynb #13-074a
+class NetworkClassifier(NetworkTraining):
+    "Decisions, and what they are worth."
 
     def predict(self, X: Any) -> np.ndarray:
-        "Each concept whose probability is at least one half, (n, concepts) uint8."
-        return (self.predict_proba(X) >= 0.5).astype(np.uint8)
+        "Each concept whose probability is at least one half, (n, concepts); of one label a clip, the likeliest."
+        P = self.predict_proba(X)
+        if self.binarizer_ is not None:
+            return self.classes_[P.argmax(axis=1)]
+        return (P >= 0.5).astype(self.classes_[0].dtype)
 
-    def score(self, X: Any, Y: Any) -> float:
-        "Micro F1 of the predictions."
-        return _micro_f1(_labels(Y, len(X), self.n_concepts_), self.predict(X))
+    def score(self, X: Any, y: Any) -> float:
+        "Micro F1 of the predictions; of one label a clip, the share that is right."
+        if self.binarizer_ is not None:
+            return super().score(X, y)
+        decided = self.predict(X)
+        return _micro_f1(self._columns(y, len(decided)), decided)
 
 # %% ../nbs/13_temporal.ipynb #13-076
 @dataclass(eq=False, repr=False)
-class TemporalClassifier(NetworkClassifier):
+class TemporalClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkClassifier):
     "A ResBiLSTM on sequences (§III-B): temporal features by `transform`, scores by `predict_proba`."
 
     units: int = 64  # LSTM units in each direction
@@ -448,9 +513,14 @@ class TemporalClassifier(NetworkClassifier):
         "The temporal feature of each clip."
         check_is_fitted(self, "network_")
         which = ["lstm", "dense"].index(one_of("feature", self.feature, ["dense", "lstm"]))
-        encode = self.network_.encode
+        X, encode = self._checked(X), self.network_.encode
         with torch_threads(self.threads):
             return run_network(self.network_, self._take(X), len(X), self.batch_size, lambda x: encode(x)[which])
+
+    @property
+    def _n_features_out(self) -> int:
+        "For scikit-learn's `get_feature_names_out`."
+        return self.dense if self.feature == "dense" else 2 * self.units
 
 # %% ../nbs/13_temporal.ipynb #13-090
 @dataclass(eq=False, repr=False)
@@ -512,31 +582,34 @@ def save_classifier(
     "Write a trained network, its settings, its history and its provenance as one safetensors file."
     check_is_fitted(classifier, "network_")
     arrays = {f"network.{name}": weight.cpu().numpy() for name, weight in classifier.network_.state_dict().items()}
+    single = classifier.binarizer_ is not None
     header = {
         "kind": type(classifier).__name__,
         "params": classifier.get_params(),
+        "labels": np.asarray(classifier.classes_).tolist() if single else None,  # of one label a clip
         "n_concepts": classifier.n_concepts_,
         "history": classifier.history_,
         "provenance": provenance,
     }
     return save_arrays(path, arrays | {"mean": classifier.mean_, "scale": classifier.scale_}, header)
 
-
+# %% ../nbs/13_temporal.ipynb #13-107a
 def load_classifier(
     path: str | Path,  # file written by `save_classifier`
-    device: str = "cpu",  # where to put the network
+    device: str = "cpu",  # where to put the network; see `pick_device` of `visual`
 ) -> NetworkClassifier:  # a fitted `TemporalClassifier` or `DenseClassifier`
     "Read a trained network, ready to predict."
     kinds: dict[str, Any] = {k.__name__: k for k in (TemporalClassifier, DenseClassifier)}
     header, arrays = load_provenance(path), load_arrays(path)
     params = {name: tuple(value) if isinstance(value, list) else value for name, value in header["params"].items()}
     classifier = kinds[one_of("kind", header["kind"], kinds)](**params | {"device": device})
+    labels = header["labels"]
+    classifier._learn_labels(np.zeros((1, header["n_concepts"]), np.uint8) if labels is None else labels)
     classifier.mean_, classifier.scale_ = arrays.pop("mean"), arrays.pop("scale")
-    classifier.n_features_in_, classifier.n_concepts_ = len(classifier.mean_), header["n_concepts"]
-    classifier.history_ = header["history"]
+    classifier.n_features_in_, classifier.history_ = len(classifier.mean_), header["history"]
     with torch_stream(0):
         classifier.network_ = classifier._build()
     weights = {name.removeprefix("network."): torch.from_numpy(array) for name, array in arrays.items()}
     classifier.network_.load_state_dict(weights)
-    classifier.network_.to(device)
+    classifier.network_.to(pick_device(device))
     return classifier
