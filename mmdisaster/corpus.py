@@ -2,21 +2,24 @@
 
 # %% auto #0
 __all__ = ['REQUIRED', 'OPTIONAL', 'PAPER_TABLE_ONE', 'Problem', 'ManifestError', 'check_manifest', 'read_manifest',
-           'count_concepts', 'read_concepts', 'label_matrix', 'table_one']
+           'count_concepts', 'read_concepts', 'Corpus', 'read_corpus', 'save_corpus', 'label_matrix', 'table_one']
 
 # %% ../nbs/01_corpus.ipynb #01-004
 import csv
 import difflib
 import io
 import math
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+
+from .core import atomic_path, load_json, save_json
 
 # %% ../nbs/01_corpus.ipynb #01-008
 REQUIRED = ["clip_id", "video_id", "media", "text", "labels"]
@@ -236,9 +239,11 @@ def _check_concepts(concepts: list[str]) -> None:
 def check_manifest(
     path: str | Path,  # CSV or Parquet file
     concepts: list[str] | None = None,  # the concepts C; None: whatever the labels name
+    folder: str | Path | None = None,  # what `media` is relative to; None: the manifest's folder
 ) -> tuple[pd.DataFrame, list[Problem]]:  # one row a clip, broken ones too (none where there is no table); all problems
     "Read a manifest and list all its problems."
     path, empty = Path(path), pd.DataFrame(columns=REQUIRED + OPTIONAL)
+    folder = path.parent if folder is None else Path(folder)
     if concepts is not None:
         _check_concepts(concepts)
     try:
@@ -249,7 +254,7 @@ def check_manifest(
         return empty, problems
     rows, seen = _cells(table), dict[str, int]()
     for number, row in enumerate(rows, start=2):
-        problems += _row_problems(number, row, path.parent, concepts)
+        problems += _row_problems(number, row, folder, concepts)
         first = seen.setdefault(row["clip_id"], number)
         if row["clip_id"] and first < number:
             expected = f"must be unique, stands in row {first} already"
@@ -262,9 +267,10 @@ def check_manifest(
 def read_manifest(
     path: str | Path,  # CSV or Parquet file
     concepts: list[str] | None = None,  # the concepts C, in order; None: whatever the labels name, two at least
+    folder: str | Path | None = None,  # what `media` is relative to; None: the manifest's folder
 ) -> pd.DataFrame:  # one row a clip; `start` and `end` are float seconds or NaN, everything else is text
     "Read and check a manifest; raises `ManifestError` with every problem found."
-    table, problems = check_manifest(path, concepts)
+    table, problems = check_manifest(path, concepts, folder)
     names = {name for labels in table["labels"] for name in labels.split("|")} - {""}
     if concepts is None and not problems and len(names) < 2:
         problems.append(Problem(None, "labels", "".join(names), "must name two different concepts or more"))
@@ -286,6 +292,40 @@ def read_concepts(
 ) -> list[str]:  # the concepts C, in the order of `count_concepts`
     "Read the concepts that a manifest's labels name; raises `ManifestError` as `read_manifest` does."
     return list(count_concepts(read_manifest(path)))
+
+# %% ../nbs/01_corpus.ipynb #01-062
+class Corpus(NamedTuple):
+    "Clips, concepts, and where the media lie."
+
+    manifest: pd.DataFrame  # one row a clip, as `read_manifest` returns it
+    concepts: list[str]  # the concepts C, in order
+    media: Path  # folder that the manifest's media are relative to
+
+
+def read_corpus(
+    folder: str | Path,  # with manifest.csv, concepts.json and corpus.json
+) -> Corpus:
+    "Read a corpus as the pipeline keeps it; raises `ManifestError` where its media are no longer there."
+    folder = Path(folder)
+    concepts, media = load_json(folder / "concepts.json"), folder / load_json(folder / "corpus.json").get("media", ".")
+    return Corpus(read_manifest(folder / "manifest.csv", concepts, media), concepts, media)
+
+
+def save_corpus(
+    folder: str | Path,  # to write
+    manifest: str | Path,  # CSV or Parquet file, one row a clip
+    concepts: list[str] | None = None,  # the concepts C, in order; None or none: those that the labels name
+) -> Corpus:
+    "Take somebody's manifest in; raises `ManifestError` with every problem found."
+    folder, manifest = Path(folder), Path(manifest)
+    table, concepts = read_manifest(manifest, concepts or None), concepts or read_concepts(manifest)
+    with atomic_path(folder / "manifest.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    media = Path(os.path.relpath(manifest.resolve().parent, folder.resolve())).as_posix()
+    about = {"simulated": False, "name": manifest.name, "clips": len(table), "media": media}
+    save_json(folder / "concepts.json", concepts)
+    save_json(folder / "corpus.json", about)
+    return read_corpus(folder)
 
 # %% ../nbs/01_corpus.ipynb #01-024
 def label_matrix(

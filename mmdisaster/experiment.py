@@ -25,7 +25,7 @@ from .fusion import FusionSettings, fit_fusion
 from .metrics import score_row
 from .split import Split, read_split, save_split, split_clips
 from .temporal import TemporalClassifier
-from .text import GloVe
+from .text import make_vectors
 
 # %% ../nbs/25_experiment.ipynb #25-008
 SECTIONS = ("split", "glove", "features", "temporal", "baseline", "fuse")  # of params.yaml, in the order of the steps
@@ -78,7 +78,7 @@ def word_features(
 ) -> Sequences:  # one vector a word
     "Steps `glove` and `features@text`."
     texts = manifest.iloc[split.rows("train")].drop_duplicates("video_id")["text"]
-    extractor = TextExtractor(GloVe(**glove).fit(texts.tolist()), **options)
+    extractor = TextExtractor(make_vectors(glove, texts.tolist()), **options)
     words = concatenate(extractor.encode(manifest["text"].fillna("").tolist()))
     return Sequences(words.values.astype(STORED), words.offsets)
 

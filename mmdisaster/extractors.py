@@ -171,7 +171,7 @@ class TextExtractor:
 @dataclass(frozen=True)
 class VisualWeights:
     "Settings for the weights of Inception-V3."
-    source: str  # "random", or a .safetensors or .pth file
+    source: str  # "random", a .safetensors or .pth file, or the name of one
     frames: int = 8  # frames a calibration clip
     size: int = 107  # pixels
     shift: float = 2.0  # β of the batch norms of random weights
@@ -181,23 +181,23 @@ class VisualWeights:
 @dataclass(frozen=True)
 class AudioWeights:
     "Settings for the weights of SoundNet."
-    source: str  # "random", or a .safetensors or .pth file
+    source: str  # "random", a .safetensors or .pth file, or the name of one
     shift: float = 2.0  # β of the batch norms of random weights
     seed: int = 0
 
 # %% ../nbs/12_extractors.ipynb #12-035
-def _visual_arrays(settings: VisualWeights, media: list[Path]) -> dict[str, np.ndarray]:
+def _visual_arrays(settings: VisualWeights, media: list[Path], source: str | Path) -> dict[str, np.ndarray]:
     "Weights of Inception-V3, fitted to the frames of some media where they are random."
     frames = [read_frames(path, settings.frames, settings.size) for path in media]
     frames = frames or [np.empty((0, 75, 75, 3), np.uint8)]
-    return inception_weights(settings.source, settings.seed, np.concatenate(frames), settings.shift)
+    return inception_weights(source, settings.seed, np.concatenate(frames), settings.shift)
 
 
-def _audio_arrays(settings: AudioWeights, media: list[Path]) -> dict[str, np.ndarray]:
+def _audio_arrays(settings: AudioWeights, media: list[Path], source: str | Path) -> dict[str, np.ndarray]:
     "Weights of SoundNet, fitted to the sound of some media where they are random."
     sounds = [read_waveform(path, RATE) for path in media]
     shortest = min(map(len, sounds), default=0)
-    return soundnet_weights(settings.source, settings.seed, [s[:shortest] for s in sounds], settings.shift)
+    return soundnet_weights(source, settings.seed, [s[:shortest] for s in sounds], settings.shift)
 
 
 def make_weights(
@@ -205,6 +205,7 @@ def make_weights(
     options: dict[str, Any],  # fields of `VisualWeights` or `AudioWeights`
     calibration: str | Path,  # folder of a small corpus for random weights: manifest.csv and its media
     path: str | Path,  # .safetensors file to write
+    file: str | Path | None = None,  # where weights lie whose `source` is a name, such as "imagenet"
 ) -> Path:  # `path`
     "Get a network's weights, and write them with their provenance."
     where = f"weights.{one_of('modality', modality, ['visual', 'audio'])}"
@@ -214,12 +215,13 @@ def make_weights(
     settings: VisualWeights | AudioWeights
     if modality == "visual":
         settings = read_settings(VisualWeights, options, where)
-        arrays = _visual_arrays(settings, media)
+        arrays = _visual_arrays(settings, media, file or settings.source)
     else:
         settings = read_settings(AudioWeights, options, where)
-        arrays = _audio_arrays(settings, media)
-    seen = {"clips": len(media), "digest": digest_json([digest_file(file) for file in media])}
-    return save_arrays(path, arrays, {"modality": modality, **asdict(settings), "calibration": seen if media else None})
+        arrays = _audio_arrays(settings, media, file or settings.source)
+    seen = {"clips": len(media), "digest": digest_json([digest_file(clip) for clip in media])}
+    origin = {"calibration": seen} if media else {"sha256": digest_file(file or settings.source)}
+    return save_arrays(path, arrays, {"modality": modality, **asdict(settings), **origin})
 
 # %% ../nbs/12_extractors.ipynb #12-036
 @dataclass(frozen=True)
