@@ -118,7 +118,8 @@ def _state_dict(path: Path) -> dict[str, np.ndarray]:
     try:
         return read_weights(path)
     except (RuntimeError, EOFError, OSError, LookupError) as error:
-        raise ValueError(f"weights: {path} is damaged or cut off: {str(error).splitlines()[0]}") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"weights: {path} is damaged or cut off: {reason}") from None
 
 # %% ../nbs/28_pretrained.ipynb #28-012
 def read_soundnet_pth(

@@ -2,8 +2,9 @@
 
 # %% auto #0
 __all__ = ['STOP_WORDS', 'DAMAGED', 'KEYED', 'clean', 'tokenize', 'cooccurrence', 'pair_weight', 'glove_cost', 'glove_gradient',
-           'factorize', 'WordVectors', 'to_keyed_vectors', 'save_vectors', 'GloVe', 'split_line', 'unpickle_arrays',
-           'VectorFile', 'read_vectors', 'PretrainedVectors', 'make_vectors', 'describe_vectors', 'load_vectors']
+           'factorize', 'WordVectors', 'to_keyed_vectors', 'save_vectors', 'GloVe', 'split_line', 'RefusedPickle',
+           'unpickle_arrays', 'VectorFile', 'read_vectors', 'PretrainedVectors', 'make_vectors', 'describe_vectors',
+           'load_vectors']
 
 # %% ../nbs/10_text.ipynb #10-004
 import gzip
@@ -324,7 +325,7 @@ class _Dtype:
 
     def __init__(self, code: Any, *flags: Any):
         if code not in _DTYPES:
-            raise pickle.UnpicklingError(f"holds an array of type {code!r}, must be one of plain numbers")
+            raise RefusedPickle(f"holds an array of type {code!r}, must be one of plain numbers")
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: tuple) -> None:
@@ -344,8 +345,8 @@ class _Array:
         if described.dtype.hasobject:
             self.value = data[0] if shape == () else data
             return
-        raw = data.encode("latin1") if isinstance(data, str) else bytes(data)
-        self.value = np.frombuffer(raw, described.dtype).reshape(shape, order="F" if fortran else "C")
+        raw = data.encode("latin1") if isinstance(data, str) else data
+        self.value = np.frombuffer(bytearray(raw), described.dtype).reshape(shape, order="F" if fortran else "C")
 
 
 class _Plain:
@@ -354,9 +355,12 @@ class _Plain:
 # %% ../nbs/10_text.ipynb #10-107
 _NUMPY = {"numpy.dtype": _Dtype, "numpy.ndarray": _Array}
 _NUMPY |= {f"numpy.{core}.multiarray._reconstruct": _Array for core in ("core", "_core")}
-DAMAGED = (
-    pickle.UnpicklingError, EOFError, LookupError, AttributeError, TypeError, ValueError, OverflowError, MemoryError
-)  # what reading a damaged pickle may raise  # fmt: skip
+_ERRORS = (pickle.UnpicklingError, EOFError, LookupError, AttributeError)  # what reading a damaged pickle may raise
+DAMAGED = (*_ERRORS, TypeError, ValueError, OverflowError, MemoryError)
+
+
+class RefusedPickle(pickle.UnpicklingError):
+    "A pickle that holds something else than arrays and plain values."
 
 
 def _plain(value: Any, done: dict[int, Any], depth: int = 6) -> Any:
@@ -385,14 +389,15 @@ def unpickle_arrays(
     class Reader(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:
             if f"{module}.{name}" not in known:
-                raise pickle.UnpicklingError(f"names {module}.{name}, which is not part of an array")
+                raise RefusedPickle(f"names {module}.{name}, which is not part of an array")
             return known[f"{module}.{name}"]
 
     try:
         return _plain(Reader(file, encoding="latin1").load(), {})
+    except RefusedPickle:
+        raise
     except DAMAGED as error:
-        reason = str(error) if isinstance(error, pickle.UnpicklingError) else f"is damaged ({type(error).__name__})"
-        raise pickle.UnpicklingError(reason) from None
+        raise pickle.UnpicklingError(f"is damaged ({str(error) or type(error).__name__})") from None
 
 # %% ../nbs/10_text.ipynb #10-114
 KEYED = "gensim.models.keyedvectors.KeyedVectors"
@@ -425,8 +430,9 @@ def _keyed_entries(path: Path, file: BinaryIO) -> tuple[int, Iterator[tuple[str,
     aside = path.with_name(f"{path.name}.vectors.npy")  # where gensim puts a large array
     try:
         kept = unpickle_arrays(file, [KEYED])
-        words, vectors = kept["index_to_key"], kept.get("vectors")
-        vectors = np.load(aside, mmap_mode="r", allow_pickle=False) if vectors is None else vectors
+        apart = "vectors" in kept.get("__numpys", ())
+        words = kept["index_to_key"]
+        vectors = np.load(aside, mmap_mode="r", allow_pickle=False) if apart else kept["vectors"]
         if vectors.ndim != 2 or len(words) != len(vectors):
             raise ValueError(f"has {len(words)} words and vectors of shape {vectors.shape}")
     except FileNotFoundError:
