@@ -194,6 +194,8 @@ def _check_labels(value: str, concepts: list[str] | None) -> tuple[str, str, str
 # %% ../nbs/01_corpus.ipynb #01-013
 def _row_problems(number: int, row: dict, folder: Path, concepts: list[str] | None) -> list[Problem]:
     "Problems of one row; numbers in `row` are converted in place."
+    given = {name: row.get(name) for name in OPTIONAL}
+    row.update(dict.fromkeys(OPTIONAL, math.nan))
     if not any(row[name] for name in REQUIRED):
         return [Problem(number, None, None, "must not be empty")]
     found = [Problem(number, name, "", "must name the clip") for name in ["clip_id"] if not row[name]]
@@ -204,11 +206,12 @@ def _row_problems(number: int, row: dict, folder: Path, concepts: list[str] | No
         found.append(Problem(number, "media", row["media"], expected))
     if labels := _check_labels(row["labels"], concepts):
         found.append(Problem(number, "labels", labels[1], labels[0], labels[2]))
-    for name in OPTIONAL:
-        seconds, value = _check_seconds(row.get(name)), row.get(name)
+    for name, value in given.items():
+        seconds = _check_seconds(value)
         if isinstance(seconds, str):
             found.append(Problem(number, name, value, seconds))
-        row[name] = seconds if isinstance(seconds, float) else math.nan
+        elif seconds is not None:
+            row[name] = seconds
     start = 0.0 if math.isnan(row["start"]) else row["start"]
     if row["end"] <= start:
         found.append(Problem(number, "end", row["end"], f"must lie after start ({start:g} s)"))
