@@ -103,7 +103,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
         table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, skip_blank_lines=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         counts = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
-        problem = Problem(None, None, None, f"must be a CSV table: {str(error).strip()}")
+        reason = str(error).strip().removeprefix("Error tokenizing data. C error: ")
+        problem = Problem(None, None, None, f"must be a CSV table: {reason}")
         if counts:
             expected = f"must have {counts[1]} cells, as the header has, was {counts[3]} cells"
             problem = Problem(int(counts[2]), None, None, expected, "put quotes around text with commas")
