@@ -79,7 +79,7 @@ def _text(content: bytes) -> str:
         raise _Unreadable(Problem(None, None, None, "is empty; its first row must name the columns"))
     return text
 
-
+# %% ../nbs/01_corpus.ipynb #01-048
 def _header(text: str) -> None:
     "Raise `_Unreadable` where the first row can't be one with the names of columns."
     first = text.lstrip("\r\n").splitlines()[0]
@@ -236,7 +236,7 @@ def _check_concepts(concepts: list[str]) -> None:
     if len(concepts) < 2 or len(set(concepts)) < len(concepts) or wrong:
         raise ValueError(f"concepts must be two or more different names without '|', was {concepts!r}")
 
-
+# %% ../nbs/01_corpus.ipynb #01-047
 def check_manifest(
     path: str | Path,  # CSV or Parquet file
     concepts: list[str] | None = None,  # the concepts C; None: whatever the labels name
