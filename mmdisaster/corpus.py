@@ -82,7 +82,7 @@ def _text(content: bytes) -> str:
         raise _Unreadable(Problem(None, None, None, "is empty; its first row must name the columns"))
     return text
 
-
+# %% ../nbs/01_corpus.ipynb #01-048
 def _header(text: str) -> None:
     "Raise `_Unreadable` where the first row can't be one with the names of columns."
     first = text.lstrip("\r\n").splitlines()[0]
@@ -106,7 +106,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
         table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, skip_blank_lines=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         counts = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
-        problem = Problem(None, None, None, f"must be a CSV table: {str(error).strip()}")
+        reason = str(error).strip().removeprefix("Error tokenizing data. C error: ")
+        problem = Problem(None, None, None, f"must be a CSV table: {reason}")
         if counts:
             expected = f"must have {counts[1]} cells, as the header has, was {counts[3]} cells"
             problem = Problem(int(counts[2]), None, None, expected, "put quotes around text with commas")
@@ -197,6 +198,8 @@ def _check_labels(value: str, concepts: list[str] | None) -> tuple[str, str, str
 # %% ../nbs/01_corpus.ipynb #01-013
 def _row_problems(number: int, row: dict, folder: Path, concepts: list[str] | None) -> list[Problem]:
     "Problems of one row; numbers in `row` are converted in place."
+    given = {name: row.get(name) for name in OPTIONAL}
+    row.update(dict.fromkeys(OPTIONAL, math.nan))
     if not any(row[name] for name in REQUIRED):
         return [Problem(number, None, None, "must not be empty")]
     found = [Problem(number, name, "", "must name the clip") for name in ["clip_id"] if not row[name]]
@@ -207,11 +210,12 @@ def _row_problems(number: int, row: dict, folder: Path, concepts: list[str] | No
         found.append(Problem(number, "media", row["media"], expected))
     if labels := _check_labels(row["labels"], concepts):
         found.append(Problem(number, "labels", labels[1], labels[0], labels[2]))
-    for name in OPTIONAL:
-        seconds, value = _check_seconds(row.get(name)), row.get(name)
+    for name, value in given.items():
+        seconds = _check_seconds(value)
         if isinstance(seconds, str):
             found.append(Problem(number, name, value, seconds))
-        row[name] = seconds if isinstance(seconds, float) else math.nan
+        elif seconds is not None:
+            row[name] = seconds
     start = 0.0 if math.isnan(row["start"]) else row["start"]
     if row["end"] <= start:
         found.append(Problem(number, "end", row["end"], f"must lie after start ({start:g} s)"))
@@ -235,7 +239,7 @@ def _check_concepts(concepts: list[str]) -> None:
     if len(concepts) < 2 or len(set(concepts)) < len(concepts) or wrong:
         raise ValueError(f"concepts must be two or more different names without '|', was {concepts!r}")
 
-
+# %% ../nbs/01_corpus.ipynb #01-047
 def check_manifest(
     path: str | Path,  # CSV or Parquet file
     concepts: list[str] | None = None,  # the concepts C; None: whatever the labels name

@@ -405,6 +405,8 @@ def read_waveform(
     with _opened(path) as container:
         stream = _track(path, container, "audio")
         window = _window(path, "audio", _durations(container, stream), start, end)
+        if window[1] - window[0] > 24 * 3600:
+            raise MediaError(path, f"claims {window[1] - window[0]:.0f} s of sound; a clip may last 24 hours at most")
         waveform = _placed(_runs(_sounding(container, stream, window), sample_rate), *window, sample_rate)
         if len(waveform) < (window[1] - window[0] - 1) * sample_rate or not len(waveform):
             _check_whole(path, container)

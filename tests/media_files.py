@@ -18,7 +18,7 @@ VIDEO = {
     "ffv1": ("ffv1", "yuv444p", {}),
 }
 AUDIO = {
-    "aac": ("aac", "fltp", {}),
+    "aac": ("aac", "fltp", {"aac_coder": "fast"}),
     "mp3": ("libmp3lame", "fltp", {}),
     "opus": ("libopus", "flt", {}),
     "vorbis": ("vorbis", "fltp", {"strict": "-2"}),
@@ -113,6 +113,7 @@ def write_media(
     gop=None,  # frames between key frames
     audio_seconds=None,  # length of the sound, where it differs
     loud=None,  # channels that sound, by position; None: all
+    gap=(0, 0),  # whole seconds, from and to, in which the sound has no samples, not even silent ones
     container_options=None,  # such as {"movflags": "faststart"}
     metadata=None,
     container_format=None,  # where the file name doesn't tell
@@ -137,7 +138,7 @@ def write_media(
                     frame = frame.reformat(format=video.pix_fmt, threads=1)
                     frame.pts, frame.time_base = round(float(times[i]) / base), base
                     container.mux(video.encode(frame))
-            if audio:
+            if audio and not gap[0] <= second < gap[1]:
                 begin, end = (round(min(s, audio_seconds) * sample_rate) for s in (second, second + 1))
                 if end > begin:
                     samples = _samples(begin, end, sample_rate, channels, form, loud)
