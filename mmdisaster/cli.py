@@ -111,9 +111,10 @@ def _extract(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from mmdisaster.models import save_model, train
+    from mmdisaster.models import check_place, save_model, train
 
     settings, out = _settings(arguments), Path(arguments.out)
+    check_place(out)
     work = Path(arguments.work or out.with_name(f"{out.name}.work"))
     model = train(arguments.manifest, work, arguments.concepts, settings, arguments.max_failures)
     save_model(out, model)

@@ -4,8 +4,8 @@
 __all__ = ['CONSTANT', 'OWN_TYPES', 'TRAINING_SECTIONS', 'FORMAT', 'FORMAT_VERSION', 'MODEL_FILES', 'UNREADABLE', 'clip_vectors',
            'in_batches', 'save_parts', 'load_parts', 'check_machine', 'Clip', 'Prediction', 'prediction_table',
            'read_clips', 'Model', 'library_versions', 'fit_model', 'SplitSettings', 'CalibrationSettings',
-           'complete_settings', 'prepare_weights', 'learn_words', 'learn_network', 'extract_static', 'train',
-           'ModelError', 'save_model', 'load_model']
+           'complete_settings', 'check_training', 'prepare_weights', 'learn_words', 'learn_network', 'extract_static',
+           'train', 'ModelError', 'check_place', 'save_model', 'load_model']
 
 # %% ../nbs/30_models.ipynb #30-004
 import importlib
@@ -373,7 +373,7 @@ def fit_model(
     F = join_features(temporal, train, scale=False)
     return Model(
         list(split.concepts),
-        {modality: Path(weights[modality]) for modality in MODALITIES},
+        {modality: Path(weights[modality]).absolute() for modality in MODALITIES},
         {modality: dict(options.get(modality, {})) for modality in MODALITIES},
         {modality: networks[modality] for modality in MODALITIES},
         settings,
@@ -461,6 +461,21 @@ def complete_settings(
     return full
 
 # %% ../nbs/30_models.ipynb #30-050
+def check_training(
+    settings: Mapping[str, Any],  # from `complete_settings`
+    max_failures: float = 0.0,  # share of clips that may be unreadable
+) -> None:
+    "Raise `ValueError` or `WeightsError` where a training could not end well."
+    if not 0 <= max_failures <= 1:
+        raise ValueError(f"max_failures must be a share between 0 and 1, was {max_failures}")
+    for modality, section in (("visual", "weights"), ("audio", "weights"), ("text", "glove")):
+        values = settings[section] if section == "glove" else settings[section][modality]
+        if resolve_source(values["source"], modality) == "distilled":
+            raise ValueError(
+                "weights.audio: 'distilled' weights are learnt by a step of their own; give the file they are in"
+            )
+
+# %% ../nbs/30_models.ipynb #30-053
 def prepare_weights(
     modality: str,  # "visual" or "audio"
     settings: Mapping[str, Any],  # from `complete_settings`
@@ -481,7 +496,7 @@ def prepare_weights(
         return path
     return make_weights(modality, wanted, calibration, path)
 
-# %% ../nbs/30_models.ipynb #30-051
+# %% ../nbs/30_models.ipynb #30-054
 def learn_words(
     texts: Iterable[str],  # descriptions of the training clips, one a video
     settings: Mapping[str, Any],  # from `complete_settings`
@@ -509,7 +524,7 @@ def learn_network(
     held_out = (sequences.subset(validation), split.Y[validation])
     return network.fit(sequences.subset(train), split.Y[train], validation=held_out)
 
-# %% ../nbs/30_models.ipynb #30-052
+# %% ../nbs/30_models.ipynb #30-055
 def extract_static(
     manifest: str | Path,  # CSV or Parquet file, one row a clip
     folder: str | Path,  # where features and weights are kept; an interrupted extraction goes on there
@@ -518,6 +533,7 @@ def extract_static(
     max_failures: float = 0.0,  # share of clips that may be unreadable
 ) -> tuple[pd.DataFrame, dict[str, str]]:  # rows that could be read; id → reason of the others, also in failures.csv
     "Extract the static features that no label decides: those of frames and of sound."
+    check_training(settings, max_failures)
     table, root, folder, failures = read_manifest(manifest, concepts), Path(manifest).parent, Path(folder), {}
     for modality in ("visual", "audio"):
         weights = prepare_weights(modality, settings, folder)
@@ -528,7 +544,7 @@ def extract_static(
     failed = {failure["clip_id"]: failure["reason"] for found in failures.values() for failure in found}
     return table[~table["clip_id"].isin(failed)].reset_index(drop=True), failed
 
-# %% ../nbs/30_models.ipynb #30-053
+# %% ../nbs/30_models.ipynb #30-056
 def _learn(split: Split, weights: dict[str, Path], folder: Path, full: dict[str, Any], about: dict[str, Any]) -> Model:
     "Temporal networks and Algorithm 1 on the folder's features; with the scores on test clips."
     static = {modality: read_store(folder / "features" / modality, split.clip_ids)[1] for modality in MODALITIES}
@@ -568,7 +584,7 @@ def train(
     }
     return _learn(split, weights, folder, full, about | dict(provenance or {}))
 
-# %% ../nbs/30_models.ipynb #30-068
+# %% ../nbs/30_models.ipynb #30-071
 FORMAT, FORMAT_VERSION = "mmdisaster model", 1
 MODEL_FILES = (
     *(f"weights-{modality}.safetensors" for modality in MODALITIES),
@@ -601,7 +617,7 @@ def _write_files(model: Model, folder: Path) -> None:
     save_arrays(folder / "ranking.safetensors", arrays)
     save_parts(folder / "fusion.skops", {"scaler": model.scaler, "machine": model.machine})
 
-# %% ../nbs/30_models.ipynb #30-069
+# %% ../nbs/30_models.ipynb #30-072
 def _description(model: Model, folder: Path) -> dict[str, Any]:
     "What model.json says."
     paths = [folder / name for name in MODEL_FILES]
@@ -620,21 +636,29 @@ def _description(model: Model, folder: Path) -> dict[str, Any]:
     }
 
 
+def check_place(
+    folder: str | Path,  # where a model is to go
+) -> Path:  # the folder, as an absolute path
+    "Raise `FileExistsError` where a model would replace anything but a model."
+    folder = Path(folder).absolute()
+    if folder.exists() and not (folder / "model.json").is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} is there already and isn't a model: it won't be replaced")
+    return folder
+
+
 def save_model(
     folder: str | Path,  # made; replaced where it is a model already
     model: Model,
 ) -> Path:  # the folder
     "Write a model, all of it or nothing; equal models give equal files."
-    folder = Path(folder).absolute()
-    if folder.exists() and not (folder / "model.json").is_file() and (folder.is_file() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is there already and isn't a model: it won't be replaced")
+    folder = check_place(folder)
     with atomic_path(folder) as temporary:
         _write_files(model, temporary)
         description = _description(model, temporary)
         save_json(temporary / "model.json", description | {"digest": digest_json(description)})
     return folder
 
-# %% ../nbs/30_models.ipynb #30-075
+# %% ../nbs/30_models.ipynb #30-078
 @dataclass
 class _File:
     "What model.json says about a file."
@@ -671,7 +695,7 @@ def _check_description(found: dict[str, Any]) -> _Description:
     about.files = {name: read_settings(_File, record, f"files.{name}") for name, record in about.files.items()}
     return about
 
-# %% ../nbs/30_models.ipynb #30-076
+# %% ../nbs/30_models.ipynb #30-079
 def _describe(folder: Path) -> _Description:
     "The contents of model.json, or `ModelError`."
 
@@ -706,7 +730,7 @@ def _check_files(folder: Path, files: dict[str, _File]) -> None:
         if digest_file(folder / name) != known.sha256:
             raise ModelError(folder, name, f"is damaged: SHA-256 must be {known.sha256}")
 
-# %% ../nbs/30_models.ipynb #30-077
+# %% ../nbs/30_models.ipynb #30-080
 UNREADABLE: tuple[type[Exception], ...] = (  # what readers raise about files of other contents
     ValueError, TypeError, LookupError, AttributeError, OSError, RuntimeError, SafetensorError, BadZipFile
 )  # fmt: skip
@@ -747,7 +771,7 @@ def _read_fusion(path: Path, support: np.ndarray, concepts: int) -> tuple[Standa
         raise ValueError(f"scaler must be a StandardScaler of {width} features, was {scaler!r}")
     return scaler, check_machine(parts["machine"], int(support.sum()), concepts)
 
-# %% ../nbs/30_models.ipynb #30-078
+# %% ../nbs/30_models.ipynb #30-081
 def _options(given: dict[str, Any], device: str) -> dict[str, dict[str, Any]]:
     "Checked settings of each extractor, on a device."
     kinds: dict[str, Any] = {"visual": VisualSettings, "audio": AudioSettings, "text": TextSettings}
@@ -776,6 +800,6 @@ def load_model(
     width = sum(n.dense if n.feature == "dense" else 2 * n.units for n in networks.values())
     ranking, support = _read(folder, "ranking.safetensors", lambda path: _read_ranking(path, width))
     scaler, machine = _read(folder, "fusion.skops", lambda path: _read_fusion(path, support, len(concepts)))
-    weights = {modality: folder / f"weights-{modality}.safetensors" for modality in MODALITIES}
+    weights = {modality: folder.absolute() / f"weights-{modality}.safetensors" for modality in MODALITIES}
     kept = about.params, about.provenance, about.versions
     return Model(concepts, weights, options, networks, settings, ranking, support, scaler, machine, *kept)
