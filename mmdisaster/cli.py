@@ -58,7 +58,8 @@ def change_settings(
 def _check(arguments: argparse.Namespace) -> int:
     from mmdisaster.inspection import format_problems, inspect_corpus
 
-    inspection = inspect_corpus(arguments.manifest, arguments.concepts)
+    most, media = arguments.max_failures, not arguments.no_media
+    inspection = inspect_corpus(arguments.manifest, arguments.concepts, media, max_failures=most)
     print(format_problems(inspection))
     return 0 if inspection.can_start else 1
 
@@ -110,9 +111,10 @@ def _extract(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from mmdisaster.models import save_model, train
+    from mmdisaster.models import check_place, save_model, train
 
     settings, out = _settings(arguments), Path(arguments.out)
+    check_place(out)
     work = Path(arguments.work or out.with_name(f"{out.name}.work"))
     model = train(arguments.manifest, work, arguments.concepts, settings, arguments.max_failures)
     save_model(out, model)
@@ -142,8 +144,9 @@ def _predict(arguments: argparse.Namespace) -> int:
 
     clips = _clips(arguments)
     predictions = load_model(arguments.model, arguments.device or "cpu").predict(clips, max_failures=1.0)
-    print(format_json(predictions) if arguments.json else format_text(predictions))
     failed = [p for p in predictions if p.failure is not None]
+    if arguments.json or len(failed) < len(predictions):
+        print(format_json(predictions) if arguments.json else format_text(predictions))
     for prediction in failed:
         print(f"mmdisaster: {prediction.clip.media or 'clip'}: {prediction.failure}", file=sys.stderr)
     return 2 if failed else 0
@@ -187,7 +190,14 @@ def format_json(
 def _add_check(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser = add("check", _check, "find all problems of a corpus", "Exit status 1 means that a run can't start.")
     parser.add_argument("manifest", metavar="MANIFEST", help="CSV or Parquet file, one row a clip")
+    parser.add_argument("--no-media", action="store_true", help="look at the manifest only, not into media files")
     _add_concepts(parser)
+    _add_failures(parser)
+
+
+def _add_failures(parser: argparse.ArgumentParser) -> None:
+    share = "share of clips that may be unreadable (default: 0)"
+    parser.add_argument("--max-failures", type=float, default=0.0, metavar="SHARE", help=share)
 
 
 def _add_concepts(parser: argparse.ArgumentParser) -> None:
@@ -211,8 +221,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", metavar="FILE", help=".toml or .json file with the sections of params.yaml")
     change = "change one setting, such as fuse.C=0.8 or features.visual.size=299; may be repeated"
     parser.add_argument("--set", metavar="SECTION.NAME=VALUE", action="append", help=change)
-    share = "share of clips that may be unreadable (default: 0)"
-    parser.add_argument("--max-failures", type=float, default=0.0, metavar="SHARE", help=share)
+    _add_failures(parser)
     parser.add_argument("--device", help="where networks compute, such as cuda (default: cpu)")
 
 # %% ../nbs/32_cli.ipynb #32-020
