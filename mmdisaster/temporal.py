@@ -387,15 +387,16 @@ def standardized(
     X: Any,  # `Sequences`, or an array (n, dim)
     mean: np.ndarray,  # (dim,)
     scale: np.ndarray,  # (dim,)
-    device: str = "cpu",  # where batches go
+    device: str = "cpu",  # where batches go; "auto" is the fastest device
 ) -> Take:  # clip numbers → standardised batch, packed or (n, dim)
     "Batches of standardised inputs."
-    shift, factor = (torch.from_numpy(array).to(device) for array in (mean, scale))
+    where = pick_device(device)
+    shift, factor = (torch.from_numpy(array).to(where) for array in (mean, scale))
 
     def take(clips: np.ndarray) -> PackedSequence | Tensor:
         if not hasattr(X, "offsets"):
-            return (torch.from_numpy(np.asarray(X[clips], np.float32)).to(device) - shift) / factor
-        batch = pack(X, clips).to(torch.device(device))  # type: ignore[arg-type]
+            return (torch.from_numpy(np.asarray(X[clips], np.float32)).to(where) - shift) / factor
+        batch = pack(X, clips).to(where)  # type: ignore[arg-type]
         return repack((batch.data - shift) / factor, batch)
 
     return take
