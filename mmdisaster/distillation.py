@@ -241,7 +241,7 @@ def _epoch(
     student.train()
     n, total, samples = len(lessons.waveforms), 0.0, round(use.seconds * RATE)
     for clips in np.array_split(draw.permutation(n), max(1, n // use.batch_size)):
-        x = crops([lessons.waveforms[clip] for clip in clips], samples, draw).to(use.device)
+        x = crops([lessons.waveforms[clip] for clip in clips.tolist()], samples, draw).to(use.device)
         loss = kl_divergence(torch.from_numpy(lessons.posteriors[clips]).to(use.device), student(x))
         optimizer.zero_grad()
         loss.backward()
@@ -345,7 +345,7 @@ def distil_clips(
     if teacher is not None:
         teacher = clone(teacher).fit(seen["train"])
         seen = {part: teacher.predict_proba(values) for part, values in seen.items()}
-    heard = {part: [waveforms[clip] for clip in clips] for part, clips in rows.items()}
+    heard = {part: [waveforms[clip] for clip in clips.tolist()] for part, clips in rows.items()}
     training, validation = (Lessons(heard[part], seen[part].astype(np.float32)) for part in rows)
     return distil_soundnet(training, validation, settings)
 
