@@ -3,21 +3,23 @@
 # %% auto #0
 __all__ = ['class_posteriors', 'mean_perplexity', 'soft_assignment', 'choose_temperature', 'ClusterTeacher', 'kl_divergence',
            'Student', 'new_student', 'crops', 'DistillationSettings', 'Lessons', 'check_lessons', 'Distilled',
-           'distil_soundnet', 'distil_clips', 'save_distilled', 'Recordings', 'find_recordings', 'layer_means',
-           'fold_accuracies']
+           'average_divergence', 'distil_soundnet', 'distil_clips', 'read_sounds', 'save_distilled', 'Recordings',
+           'find_recordings', 'layer_means', 'fold_accuracies', 'in_words']
 
 # %% ../nbs/31_distillation.ipynb #31-004
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.optimize import brentq
 from scipy.special import entr, softmax
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut
@@ -25,9 +27,11 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.utils.validation import check_is_fitted, validate_data
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from .audio import HEADS, LAYERS, RANGE, RATE, SHORTEST, SoundNet, SoundNetFeatures, check_waveform, scaled
+from .comparison import Difference
 from .core import derive_seed, progress, save_arrays
 from .features import Sequences, concatenate
 from .media import read_waveform
@@ -44,7 +48,8 @@ def class_posteriors(
     classes, dim = weight.shape
     if dim != features.values.shape[1] or bias.shape != (classes,):
         raise ValueError(
-            f"weight and bias must be (classes, {features.values.shape[1]}) and (classes,), were {weight.shape} and {bias.shape}"
+            f"weight and bias must be (classes, {features.values.shape[1]}) and (classes,), "
+            f"were {weight.shape} and {bias.shape}"
         )
     posteriors = softmax(features.values @ weight.T + bias, axis=1)  # (frames, classes)
     return Sequences(posteriors, features.offsets).mean()
@@ -101,8 +106,9 @@ class ClusterTeacher(BaseEstimator):
             raise ValueError(f"k must be between 2 and n_samples = {len(X)} clips, was {self.k}")
         kept = min(self.components, *X.shape)
         self.space_: Pipeline = make_pipeline(StandardScaler(), PCA(kept, svd_solver="full", random_state=self.seed))
-        z = self.space_.fit_transform(X)
-        self.clusters_ = KMeans(self.k, n_init=10, random_state=self.seed).fit(z)
+        with threadpool_limits(1):  # sums in the same order, whatever the number of cores
+            z = self.space_.fit_transform(X)
+            self.clusters_ = KMeans(self.k, n_init=10, random_state=self.seed).fit(z)
         self.temperature_ = choose_temperature(np.square(self.clusters_.transform(z)), self.share)
         return self
 
@@ -186,7 +192,9 @@ class DistillationSettings:
 
     def __post_init__(self) -> None:
         if self.seconds * RATE < SHORTEST:
-            raise ValueError(f"seconds must be at least {SHORTEST / RATE:.2f}, one step of SoundNet, was {self.seconds}")
+            raise ValueError(
+                f"seconds must be at least {SHORTEST / RATE:.2f}, one step of SoundNet, was {self.seconds}"
+            )
         least = {"batch_size": 2, "max_epochs": 1, "patience": 1, "threads": 1}  # a batch norm needs two clips
         for name, low in least.items():
             if getattr(self, name) < low:
@@ -223,13 +231,17 @@ def check_lessons(
 
 # %% ../nbs/31_distillation.ipynb #31-049
 def _epoch(
-    student: Student, optimizer: torch.optim.Optimizer, lessons: Lessons, use: DistillationSettings, draw: np.random.Generator
+    student: Student,
+    optimizer: torch.optim.Optimizer,
+    lessons: Lessons,
+    use: DistillationSettings,
+    draw: np.random.Generator,
 ) -> float:
     "One pass over the training clips; the mean divergence on the way."
     student.train()
     n, total, samples = len(lessons.waveforms), 0.0, round(use.seconds * RATE)
     for clips in np.array_split(draw.permutation(n), max(1, n // use.batch_size)):
-        x = crops([lessons.waveforms[clip] for clip in clips], samples, draw).to(use.device)
+        x = crops([lessons.waveforms[clip] for clip in clips.tolist()], samples, draw).to(use.device)
         loss = kl_divergence(torch.from_numpy(lessons.posteriors[clips]).to(use.device), student(x))
         optimizer.zero_grad()
         loss.backward()
@@ -261,6 +273,7 @@ class Distilled:
     weight: np.ndarray  # U, (k, 1024)
     bias: np.ndarray  # c, (k,)
     history: list[dict[str, float]]  # one row an epoch: epoch, train_loss, validation_loss, validation_agreement
+    average_loss: float  # divergence on validation clips of one who says the training clips' average, whatever it hears
 
     def predict_proba(
         self,
@@ -271,15 +284,25 @@ class Distilled:
         return softmax(h @ self.weight.T + self.bias, axis=1)
 
 
-def _distilled(student: Student, history: list[dict[str, float]]) -> Distilled:
+def average_divergence(
+    training: np.ndarray,  # g of training clips, (n, k)
+    validation: np.ndarray,  # g of validation clips, (m, k)
+) -> float:
+    "Divergence on validation clips of one who says the training clips' average, whatever it hears."
+    average = np.log(training.mean(axis=0, dtype=np.float64).clip(1e-12))  # (k,)
+    scores = torch.from_numpy(average).expand(len(validation), -1)  # (m, k)
+    return kl_divergence(torch.from_numpy(validation).double(), scores).item()
+
+
+def _distilled(student: Student, history: list[dict[str, float]], average: float) -> Distilled:
     "A student's arrays under SoundNet's names."
     state = {name: value.cpu().numpy().copy() for name, value in student.state_dict().items()}
     with torch.device("meta"):
         wanted = wanted_arrays(SoundNet())
     arrays = {name: state.get(f"soundnet.{name}", np.zeros(shape, np.float32)) for name, shape in wanted.items()}
-    return Distilled(arrays, state["head.weight"], state["head.bias"], history)
+    return Distilled(arrays, state["head.weight"], state["head.bias"], history, average)
 
-# %% ../nbs/31_distillation.ipynb #31-054
+# %% ../nbs/31_distillation.ipynb #31-055
 def distil_soundnet(
     training: Lessons,  # clips whose sound is learnt from
     validation: Lessons,  # other clips, for early stopping only
@@ -293,18 +316,19 @@ def distil_soundnet(
     student = new_student(k, derive_seed(settings.seed, "weights"), settings.shift).to(settings.device)
     optimizer = torch.optim.Adam(student.parameters(), lr=settings.learning_rate)
     history: list[dict[str, float]] = []
-    best_epoch, best_loss, best = 0, np.inf, _distilled(student, history)
+    average = average_divergence(training.posteriors, validation.posteriors)
+    best_epoch, lowest, best = 0, np.inf, _distilled(student, history, average)
     with torch_threads(settings.threads):
         for epoch in progress(range(1, settings.max_epochs + 1), "distillation"):
             row = {"epoch": epoch, "train_loss": _epoch(student, optimizer, training, settings, draw)}
             history.append(row | _examine(student, validation, settings))
-            if history[-1]["validation_loss"] < best_loss:
-                best_epoch, best_loss, best = epoch, history[-1]["validation_loss"], _distilled(student, history)
+            if (loss := history[-1]["validation_loss"]) < lowest:
+                best_epoch, lowest, best = epoch, loss, _distilled(student, history, average)
             if epoch - best_epoch >= settings.patience:
                 break
     return best
 
-# %% ../nbs/31_distillation.ipynb #31-067
+# %% ../nbs/31_distillation.ipynb #31-068
 def distil_clips(
     waveforms: Sequence[np.ndarray],  # of all clips, each float32 (samples,)
     sights: np.ndarray,  # (clips, dim): mean frame features; or (clips, k) class posteriors where there is no `teacher`
@@ -313,21 +337,39 @@ def distil_clips(
     settings: DistillationSettings = DistillationSettings(),  # noqa: B008 (frozen)
 ) -> Distilled:
     "Learn from the training clips of a split, stop by its validation clips, leave its test clips alone."
-    if not len(waveforms) == len(sights) == len(parts):
-        raise ValueError(
-            f"waveforms, sights and parts must hold the same clips, had {len(waveforms)}, {len(sights)} and {len(parts)}"
-        )
+    counts = [len(waveforms), len(sights), len(parts)]
+    if len(set(counts)) != 1:
+        raise ValueError(f"waveforms, sights and parts must hold the same clips, had {counts}")
     rows = {part: np.flatnonzero(parts == part) for part in ("train", "validation")}
-    posteriors = {part: np.asarray(sights)[clips] for part, clips in rows.items()}
+    seen = {part: np.asarray(sights)[clips] for part, clips in rows.items()}
     if teacher is not None:
-        teacher.fit(posteriors["train"])
-        posteriors = {part: teacher.predict_proba(values) for part, values in posteriors.items()}
-    lessons = {
-        part: Lessons([waveforms[clip] for clip in clips], posteriors[part].astype(np.float32)) for part, clips in rows.items()
-    }
-    return distil_soundnet(lessons["train"], lessons["validation"], settings)
+        teacher = clone(teacher).fit(seen["train"])
+        seen = {part: teacher.predict_proba(values) for part, values in seen.items()}
+    heard = {part: [waveforms[clip] for clip in clips.tolist()] for part, clips in rows.items()}
+    training, validation = (Lessons(heard[part], seen[part].astype(np.float32)) for part in rows)
+    return distil_soundnet(training, validation, settings)
 
 # %% ../nbs/31_distillation.ipynb #31-072
+def read_sounds(
+    manifest: pd.DataFrame,  # one row a clip: media, and optionally start and end
+    root: str | Path,  # the folder that `media` starts from
+    longest: float = 10.0,  # seconds of each clip, from its start
+    workers: int = 2,  # threads that decode
+) -> list[np.ndarray]:  # each float32 (samples,), mono, 22,050 Hz
+    "Read the sound of clips; raises `ValueError` where one has none."
+    if longest * RATE < SHORTEST:
+        raise ValueError(f"longest must be at least {SHORTEST / RATE:.2f} s, one step of SoundNet, was {longest}")
+
+    def one(row: dict) -> np.ndarray:
+        start, end = (None if pd.isna(row.get(name)) else float(row[name]) for name in ("start", "end"))
+        last = min((start or 0.0) + longest, math.inf if end is None else end)
+        return check_waveform(read_waveform(Path(root) / row["media"], RATE, start, last))
+
+    with ThreadPoolExecutor(workers) as pool:
+        reading = pool.map(one, manifest.to_dict("records"))
+        return list(progress(reading, "sounds", total=len(manifest)))
+
+# %% ../nbs/31_distillation.ipynb #31-076
 def save_distilled(
     path: str | Path,  # .safetensors file to write
     distilled: Distilled,
@@ -346,7 +388,7 @@ def save_distilled(
     }
     return save_arrays(path, distilled.arrays, header)
 
-# %% ../nbs/31_distillation.ipynb #31-076
+# %% ../nbs/31_distillation.ipynb #31-080
 class Recordings(NamedTuple):
     "Recordings with classes and folds."
 
@@ -368,7 +410,7 @@ def find_recordings(
         raise ValueError(f"a recording's name must begin with its fold's digit, {nameless[0]!r} doesn't")
     return Recordings(paths, np.array([p.parent.name for p in paths]), np.array([int(p.name[0]) for p in paths]))
 
-# %% ../nbs/31_distillation.ipynb #31-078
+# %% ../nbs/31_distillation.ipynb #31-082
 def layer_means(
     arrays: dict[str, np.ndarray],  # name → array, from `soundnet_weights`
     waveforms: list[np.ndarray],  # each float32 (samples,), from -1 to 1
@@ -389,7 +431,7 @@ def layer_means(
 
     return dict(zip(layers, map(np.stack, zip(*in_threads(one, waveforms, workers)))))
 
-# %% ../nbs/31_distillation.ipynb #31-082
+# %% ../nbs/31_distillation.ipynb #31-086
 def fold_accuracies(
     X: np.ndarray,  # (n, dim) features
     classes: np.ndarray,  # (n,) names
@@ -407,3 +449,14 @@ def fold_accuracies(
         search.fit(X[~test], classes[~test], groups=folds[~test])
         found.append(search.score(X[test], classes[test]))
     return np.array(found)
+
+# %% ../nbs/31_distillation.ipynb #31-092
+def in_words(
+    what: str,  # what was measured, such as "micro F1 of the audio row"
+    difference: Difference,  # learnt minus random
+) -> str:
+    "What a difference between learnt and random weights says."
+    size = f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
+    if difference.low > 0 or difference.high < 0:
+        return f"With learnt weights, {what} is {'higher' if difference.low > 0 else 'lower'}: {size}."
+    return f"With learnt weights, {what} can't be told from that with random ones: {size}."
