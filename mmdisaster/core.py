@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 from tqdm import tqdm
 
 T = TypeVar("T")
@@ -92,7 +92,7 @@ def save_arrays(
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     header = {"provenance": json.dumps(provenance, default=_plain, sort_keys=True)}
     with atomic_path(path) as temporary:
-        save_file(contiguous, temporary, metadata=header)
+        temporary.write_bytes(save(contiguous, metadata=header))  # `save_file` keeps others from reading
     return Path(path)
 
 

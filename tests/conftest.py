@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from own_corpus import build_corpus
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,7 +43,7 @@ def copy_project(target):
     for name in ["nbs", "mmdisaster"]:
         shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
     shutil.copytree(ROOT / "audit", target / "audit", ignore=shutil.ignore_patterns("dvc.lock"))
-    for name in ["dvc.yaml", "README.md"]:
+    for name in ["dvc.yaml", "README.md", "Makefile"]:
         shutil.copy(ROOT / name, target / name)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     merge(params, SMALL)
@@ -82,13 +83,18 @@ def read_notebook(path):
     return json.loads(Path(path).read_text())
 
 
-RUNS = {"first_run": [], "second_run": ["fuse", "baseline@late"]}  # targets of `dvc repro`; none: the whole pipeline
+MAKE = ["make", "-o", ".venv/installed"]  # what is installed is that already
+RUNS = {
+    "second_run": ["dvc", "repro", "fuse", "baseline@late"],
+    "own_run": [*MAKE, "repro", "MANIFEST=own/clips.csv"],
+    "first_run": ["dvc", "repro"],
+}
 STARTED = pytest.StashKey[dict]()
 
 
 def pytest_collection_modifyitems(items):
-    """Tests that wait for a run of the small pipeline come last, those that wait for the longer one at the very end."""
-    items.sort(key=lambda item: [name in item.fixturenames for name in RUNS])
+    """Tests that wait for a run of the small pipeline come last, those that wait for the longest one at the very end."""
+    items.sort(key=lambda item: [name in item.fixturenames for name in reversed(RUNS)])
 
 
 def pytest_collection_finish(session):
@@ -96,10 +102,12 @@ def pytest_collection_finish(session):
     session.stash[STARTED] = {}
     if session.config.option.collectonly:
         return
-    for name, targets in RUNS.items():
+    for name, program in RUNS.items():
         if any(name in item.fixturenames for item in session.items):
             folder = copy_project(Path(tempfile.mkdtemp(prefix=f"mmdisaster-{name}-")))
-            process = start(folder, "dvc", "repro", *targets, start_new_session=True)
+            if name == "own_run":
+                build_corpus(folder / "own")
+            process = start(folder, *program, start_new_session=True)
             session.stash[STARTED][name] = (folder, process)
 
 
@@ -129,3 +137,9 @@ def first_run(request):
 def second_run(request):
     """An independent clean run, beside the first, up to fusion and late fusion."""
     return finished(request, "second_run")
+
+
+@pytest.fixture(scope="session")
+def own_run(request):
+    """`make repro MANIFEST=…` on clips of somebody else."""
+    return finished(request, "own_run")

@@ -1,7 +1,7 @@
 """Take clips of your own:  python nbs/stages/bring.py MANIFEST
 
-Checks the manifest and everything that it names, then writes its path, its folder and its concepts into params.yaml, where
-`dvc repro` finds them. Exit status 1, and params.yaml as it was, when a run could not start.
+Checks the manifest and everything that it names, then writes its path, its folder and its concepts into params.yaml,
+where `dvc repro` finds them. Exit status 1, and params.yaml as it was, when a run could not start.
 With the word `simulated` instead of a path, the embedded corpus comes back.
 """
 
@@ -23,11 +23,11 @@ def shown(path: Path) -> str:
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.as_posix()
 
 
-def bring(manifest: Path, known: list[str]) -> dict:
+def bring(manifest: Path, known: list[str], max_failures: float) -> dict:
     """Params of a manifest, once it is checked; raises `SystemExit` where a run could not start."""
     named = read_concepts(manifest)
     concepts = known if set(known) == set(named) else named  # an order that was chosen before stays
-    found = inspect_corpus(manifest, concepts)
+    found = inspect_corpus(manifest, concepts, max_failures=max_failures)
     print(format_problems(found), file=sys.stderr)
     if not found.can_start:
         raise SystemExit(1)
@@ -42,8 +42,11 @@ def main(arguments: list[str]) -> int:
     yaml.width, yaml.preserve_quotes = 200, True
     params = yaml.load(ROOT / "params.yaml")
     section = params["corpus"]
+    allowed = min(params["features"][modality]["max_failures"] for modality in ["visual", "audio"])
     try:
-        taken = EMBEDDED if arguments == ["simulated"] else bring(Path(arguments[0]).resolve(), section["concepts"])
+        taken = EMBEDDED
+        if arguments != ["simulated"]:
+            taken = bring(Path(arguments[0]).resolve(), list(section["concepts"]), allowed)
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 1
