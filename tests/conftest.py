@@ -93,7 +93,7 @@ STARTED = pytest.StashKey[dict]()
 
 
 def pytest_collection_modifyitems(items):
-    """Tests that wait for a run of the small pipeline come last, those that wait for the longest one at the very end."""
+    """Tests that wait for a run of the small pipeline come last, those that wait for the longest at the very end."""
     items.sort(key=lambda item: [name in item.fixturenames for name in reversed(RUNS)])
 
 

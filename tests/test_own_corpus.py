@@ -83,4 +83,5 @@ def test_a_corpus_that_can_not_start_changes_nothing(own_run, tmp_path):
     before = (own_run / "params.yaml").read_bytes()
     result = command(own_run, "python", "nbs/stages/bring.py", "own/wrong.csv", check=False)
     assert result.returncode == 1 and (own_run / "params.yaml").read_bytes() == before
-    assert "row 5" in result.stderr + result.stdout and "gone.mp4" in result.stderr + result.stdout
+    assert "row 7, column 'media': must name an existing file, was 'media/gone.mp4'" in result.stderr
+    assert "concept 'Fier' looks like concept 'Fire'" in result.stderr and "A run can't start" in result.stderr

@@ -11,7 +11,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 
-from mmdisaster.corpus import PAPER_TABLE_ONE, read_concepts
+from mmdisaster.corpus import PAPER_TABLE_ONE, check_manifest, count_concepts
 from mmdisaster.inspection import format_problems, inspect_corpus
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,13 +25,13 @@ def shown(path: Path) -> str:
 
 def bring(manifest: Path, known: list[str], max_failures: float) -> dict:
     """Params of a manifest, once it is checked; raises `SystemExit` where a run could not start."""
-    named = read_concepts(manifest)
-    concepts = known if set(known) == set(named) else named  # an order that was chosen before stays
-    found = inspect_corpus(manifest, concepts, max_failures=max_failures)
+    named = list(count_concepts(check_manifest(manifest)[0]))
+    stated = known if set(named) <= set(known) else None  # concepts that were stated before, and their order, stay
+    found = inspect_corpus(manifest, stated, max_failures=max_failures)
     print(format_problems(found), file=sys.stderr)
     if not found.can_start:
         raise SystemExit(1)
-    return {"manifest": shown(manifest), "watched": shown(manifest.parent), "concepts": concepts}
+    return {"manifest": shown(manifest), "watched": shown(manifest.parent), "concepts": stated or named}
 
 
 def main(arguments: list[str]) -> int:
