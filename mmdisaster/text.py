@@ -2,9 +2,9 @@
 
 # %% auto #0
 __all__ = ['STOP_WORDS', 'DAMAGED', 'KEYED', 'clean', 'tokenize', 'cooccurrence', 'pair_weight', 'glove_cost', 'glove_gradient',
-           'factorize', 'WordVectors', 'to_keyed_vectors', 'save_vectors', 'GloVe', 'split_line', 'RefusedPickle',
-           'unpickle_arrays', 'VectorFile', 'read_vectors', 'PretrainedVectors', 'make_vectors', 'describe_vectors',
-           'load_vectors']
+           'factorize', 'WordVectors', 'to_keyed_vectors', 'save_vectors', 'NoWords', 'GloVe', 'split_line',
+           'RefusedPickle', 'unpickle_arrays', 'VectorFile', 'read_vectors', 'PretrainedVectors', 'make_vectors',
+           'describe_vectors', 'load_vectors']
 
 # %% ../nbs/10_text.ipynb #10-004
 import gzip
@@ -246,6 +246,10 @@ def save_vectors(
     return save_arrays(path, arrays, header)
 
 # %% ../nbs/10_text.ipynb #10-059
+class NoWords(ValueError):
+    "Texts out of which no vectors can be learnt."
+
+
 @dataclass(eq=False, repr=False)
 class GloVe(WordVectors):
     "Word vectors learnt from texts by GloVe (§III-A)."
@@ -277,7 +281,7 @@ class GloVe(WordVectors):
         counts = Counter(word for document in documents for word in document)
         words = sorted((w for w in counts if counts[w] >= self.min_count), key=lambda w: (-counts[w], w))
         if not words:
-            raise ValueError(f"texts must hold a word {self.min_count} times (min_count), had only rarer ones")
+            raise NoWords(f"texts must hold a word {self.min_count} times (min_count), had only rarer ones")
         X = cooccurrence(documents, {word: row for row, word in enumerate(words)}, self.window)
         first, second, self.cost_ = factorize(
             X, self.dim, self.x_max, self.alpha, self.epochs, self.learning_rate, self.shared, self.seed
@@ -570,7 +574,7 @@ def make_vectors(
     settings: Mapping[str, Any],  # `source`, "trained" (the default) or a file, and fields of the two estimators
     texts: Iterable[str | None],  # what to train on; with a file, the texts whose words to keep where `restrict` is set
 ) -> WordVectors:  # a fitted `GloVe` or `PretrainedVectors`
-    "Get word vectors from where settings say: trained on texts, or read from a file."
+    "Get word vectors from where settings say: trained on texts (no vectors where these have no words), or from a file."
     given = dict(settings)
     source = given.pop("source", "trained")
     allowed = {kind: {field.name for field in fields(kind)} - {"path"} for kind in (GloVe, PretrainedVectors)}
@@ -579,7 +583,14 @@ def make_vectors(
             raise ValueError(f"settings of word vectors: unknown setting {name!r}")
     kind = GloVe if source == "trained" else PretrainedVectors
     taken = {name: value for name, value in given.items() if name in allowed[kind]}
-    return GloVe(**taken).fit(texts) if kind is GloVe else PretrainedVectors(path=str(source), **taken).fit(texts)
+    if kind is PretrainedVectors:
+        return PretrainedVectors(path=str(source), **taken).fit(texts)
+    embedding = GloVe(**taken)
+    try:
+        return embedding.fit(texts)
+    except NoWords:
+        embedding.cost_ = []
+        return embedding._know([], np.empty((0, embedding.dim), np.float32))
 
 
 def describe_vectors(
