@@ -263,7 +263,7 @@ def _parts(
     X_val, Y_val = validate_data(fitting, validation[0], dtype=np.float64, reset=False), check_labels(validation[1])
     check_consistent_length(X_val, Y_val)
     if Y_val.shape[1:] != Y.shape[1:]:
-        raise ValueError(f"validation labels must have the shape of Y, {Y.shape}, but for the clips, had {Y_val.shape}")
+        raise ValueError(f"validation labels must have the concepts of Y, {Y.shape[1:]} a clip, had {Y_val.shape[1:]}")
     return (X, Y, X_val, Y_val), None
 
 # %% ../nbs/17_elimination.ipynb #17-046

@@ -583,15 +583,15 @@ def save_classifier(
     "Write a trained network, its settings, its history and its provenance as one safetensors file."
     check_is_fitted(classifier, "network_")
     arrays = {f"network.{name}": weight.cpu().numpy() for name, weight in classifier.network_.state_dict().items()}
-    single = classifier.binarizer_ is not None
     header = {
         "kind": type(classifier).__name__,
         "params": classifier.get_params(),
-        "labels": np.asarray(classifier.classes_).tolist() if single else None,  # of one label a clip
         "n_concepts": classifier.n_concepts_,
         "history": classifier.history_,
         "provenance": provenance,
     }
+    if classifier.binarizer_ is not None:
+        header["labels"] = np.asarray(classifier.classes_).tolist()  # of which a clip has one
     return save_arrays(path, arrays | {"mean": classifier.mean_, "scale": classifier.scale_}, header)
 
 # %% ../nbs/13_temporal.ipynb #13-107a
@@ -604,8 +604,7 @@ def load_classifier(
     header, arrays = load_provenance(path), load_arrays(path)
     params = {name: tuple(value) if isinstance(value, list) else value for name, value in header["params"].items()}
     classifier = kinds[one_of("kind", header["kind"], kinds)](**params | {"device": device})
-    labels = header["labels"]
-    classifier._learn_labels(np.zeros((1, header["n_concepts"]), np.uint8) if labels is None else labels)
+    classifier._learn_labels(header.get("labels", np.zeros((1, header["n_concepts"]), np.uint8)))
     classifier.mean_, classifier.scale_ = arrays.pop("mean"), arrays.pop("scale")
     classifier.n_features_in_, classifier.history_ = len(classifier.mean_), header["history"]
     with torch_stream(0):
