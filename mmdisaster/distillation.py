@@ -36,7 +36,7 @@ from .core import derive_seed, progress, save_arrays
 from .features import Sequences, concatenate
 from .media import read_waveform
 from .temporal import torch_threads
-from .visual import fill, in_threads, random_arrays, wanted_arrays
+from .visual import calibrate, check_arrays, fill, in_threads, random_arrays, wanted_arrays
 
 # %% ../nbs/31_distillation.ipynb #31-009
 def class_posteriors(
@@ -151,16 +151,20 @@ def new_student(
     k: int,  # classes
     seed: int,  # of the convolutions
     shift: float = 0.0,  # β of the batch norms, as for random weights
+    start: dict[str, np.ndarray] | None = None,  # weights to begin with, all that `SoundNet` has; None: random ones
 ) -> Student:  # ready for training
-    "A student that hasn't learnt: He normal convolutions, and a head of zeros."
+    "A student that hasn't learnt from these clips: He normal convolutions or given ones, and a head of zeros."
     with torch.device("meta"):
-        student = Student(k)
+        student, wanted = Student(k), wanted_arrays(SoundNet())
     arrays = random_arrays(wanted_arrays(student), seed, shift)
     arrays["head.weight"][:] = 0
+    if start is not None:
+        given = check_arrays(start, wanted)
+        arrays |= {f"soundnet.{name}": given[name] for name in given if name.split(".")[0] in LAYERS}
     fill(student, arrays)
     return student.requires_grad_(True).train()
 
-# %% ../nbs/31_distillation.ipynb #31-041
+# %% ../nbs/31_distillation.ipynb #31-042
 def crops(
     waveforms: Sequence[np.ndarray],  # each float32 (samples,), from -1 to 1
     samples: int,  # length of a crop
@@ -175,7 +179,7 @@ def crops(
     ]
     return torch.from_numpy(np.stack(pieces) * np.float32(RANGE))[:, None]
 
-# %% ../nbs/31_distillation.ipynb #31-045
+# %% ../nbs/31_distillation.ipynb #31-046
 @dataclass(frozen=True)
 class DistillationSettings:
     "How the student is trained."
@@ -200,7 +204,7 @@ class DistillationSettings:
             if getattr(self, name) < low:
                 raise ValueError(f"{name} must be at least {low}, was {getattr(self, name)}")
 
-# %% ../nbs/31_distillation.ipynb #31-048
+# %% ../nbs/31_distillation.ipynb #31-049
 class Lessons(NamedTuple):
     "Clips to learn from, or to be examined on."
 
@@ -229,7 +233,7 @@ def check_lessons(
         except ValueError as error:
             raise ValueError(f"{name}: clip {number}: {error}") from error
 
-# %% ../nbs/31_distillation.ipynb #31-049
+# %% ../nbs/31_distillation.ipynb #31-050
 def _epoch(
     student: Student,
     optimizer: torch.optim.Optimizer,
@@ -264,7 +268,7 @@ def _examine(student: Student, lessons: Lessons, use: DistillationSettings) -> d
     agreement = np.mean(scores.numpy().argmax(axis=1) == lessons.posteriors.argmax(axis=1))
     return {"validation_loss": divergence, "validation_agreement": float(agreement)}
 
-# %% ../nbs/31_distillation.ipynb #31-052
+# %% ../nbs/31_distillation.ipynb #31-053
 @dataclass(frozen=True, repr=False)
 class Distilled:
     "A student that has learnt."
@@ -302,18 +306,23 @@ def _distilled(student: Student, history: list[dict[str, float]], average: float
     arrays = {name: state.get(f"soundnet.{name}", np.zeros(shape, np.float32)) for name, shape in wanted.items()}
     return Distilled(arrays, state["head.weight"], state["head.bias"], history, average)
 
-# %% ../nbs/31_distillation.ipynb #31-055
+# %% ../nbs/31_distillation.ipynb #31-056
 def distil_soundnet(
     training: Lessons,  # clips whose sound is learnt from
     validation: Lessons,  # other clips, for early stopping only
     settings: DistillationSettings = DistillationSettings(),  # noqa: B008 (frozen)
+    start: dict[str, np.ndarray] | None = None,  # weights to begin with, as `soundnet_weights` gives them; None: random
 ) -> Distilled:
     "Train SoundNet to hear what the teacher sees, without labels."
     check_lessons("training", training, 2)
     k = training.posteriors.shape[1]
     check_lessons("validation", validation, 1, k)
     draw = np.random.default_rng(derive_seed(settings.seed, "distillation"))
-    student = new_student(k, derive_seed(settings.seed, "weights"), settings.shift).to(settings.device)
+    student = new_student(k, derive_seed(settings.seed, "weights"), settings.shift, start)
+    if start is None:
+        first = draw.permutation(len(training.waveforms))[: settings.batch_size].tolist()
+        calibrate(student, crops([training.waveforms[clip] for clip in first], round(settings.seconds * RATE)))
+    student.to(settings.device)
     optimizer = torch.optim.Adam(student.parameters(), lr=settings.learning_rate)
     history: list[dict[str, float]] = []
     average = average_divergence(training.posteriors, validation.posteriors)
@@ -328,13 +337,14 @@ def distil_soundnet(
                 break
     return best
 
-# %% ../nbs/31_distillation.ipynb #31-068
+# %% ../nbs/31_distillation.ipynb #31-069
 def distil_clips(
     waveforms: Sequence[np.ndarray],  # of all clips, each float32 (samples,)
     sights: np.ndarray,  # (clips, dim): mean frame features; or (clips, k) class posteriors where there is no `teacher`
     parts: np.ndarray,  # (clips,) "train", "validation" or "test"
     teacher: ClusterTeacher | None = None,  # not yet fitted; None: `sights` are posteriors, taken as they are
     settings: DistillationSettings = DistillationSettings(),  # noqa: B008 (frozen)
+    start: dict[str, np.ndarray] | None = None,  # weights to begin with; None: random
 ) -> Distilled:
     "Learn from the training clips of a split, stop by its validation clips, leave its test clips alone."
     counts = [len(waveforms), len(sights), len(parts)]
@@ -347,9 +357,9 @@ def distil_clips(
         seen = {part: teacher.predict_proba(values) for part, values in seen.items()}
     heard = {part: [waveforms[clip] for clip in clips.tolist()] for part, clips in rows.items()}
     training, validation = (Lessons(heard[part], seen[part].astype(np.float32)) for part in rows)
-    return distil_soundnet(training, validation, settings)
+    return distil_soundnet(training, validation, settings, start)
 
-# %% ../nbs/31_distillation.ipynb #31-072
+# %% ../nbs/31_distillation.ipynb #31-073
 def read_sounds(
     manifest: pd.DataFrame,  # one row a clip: media, and optionally start and end
     root: str | Path,  # the folder that `media` starts from
@@ -369,7 +379,7 @@ def read_sounds(
         reading = pool.map(one, manifest.to_dict("records"))
         return list(progress(reading, "sounds", total=len(manifest)))
 
-# %% ../nbs/31_distillation.ipynb #31-076
+# %% ../nbs/31_distillation.ipynb #31-077
 def save_distilled(
     path: str | Path,  # .safetensors file to write
     distilled: Distilled,
@@ -388,7 +398,7 @@ def save_distilled(
     }
     return save_arrays(path, distilled.arrays, header)
 
-# %% ../nbs/31_distillation.ipynb #31-080
+# %% ../nbs/31_distillation.ipynb #31-081
 class Recordings(NamedTuple):
     "Recordings with classes and folds."
 
@@ -410,7 +420,7 @@ def find_recordings(
         raise ValueError(f"a recording's name must begin with its fold's digit, {nameless[0]!r} doesn't")
     return Recordings(paths, np.array([p.parent.name for p in paths]), np.array([int(p.name[0]) for p in paths]))
 
-# %% ../nbs/31_distillation.ipynb #31-082
+# %% ../nbs/31_distillation.ipynb #31-083
 def layer_means(
     arrays: dict[str, np.ndarray],  # name → array, from `soundnet_weights`
     waveforms: list[np.ndarray],  # each float32 (samples,), from -1 to 1
@@ -431,7 +441,7 @@ def layer_means(
 
     return dict(zip(layers, map(np.stack, zip(*in_threads(one, waveforms, workers)))))
 
-# %% ../nbs/31_distillation.ipynb #31-086
+# %% ../nbs/31_distillation.ipynb #31-087
 def fold_accuracies(
     X: np.ndarray,  # (n, dim) features
     classes: np.ndarray,  # (n,) names
@@ -450,7 +460,7 @@ def fold_accuracies(
         found.append(search.score(X[test], classes[test]))
     return np.array(found)
 
-# %% ../nbs/31_distillation.ipynb #31-092
+# %% ../nbs/31_distillation.ipynb #31-093
 def in_words(
     what: str,  # what was measured, such as "micro F1 of the audio row"
     difference: Difference,  # learnt minus random

@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.utils.estimator_checks import check_estimator
 
-from mmdisaster.audio import HEADS, RATE, SoundNetFeatures, soundnet_weights
+from mmdisaster.audio import HEADS, RATE, SoundNetFeatures, random_soundnet, soundnet_weights
 from mmdisaster.core import load_provenance
 from mmdisaster.distillation import (
     ClusterTeacher,
@@ -122,6 +122,16 @@ def test_early_stopping_keeps_the_best_epoch(corpus):
     assert len(losses) == min(best + 1 + settings.patience, settings.max_epochs)
     shorter = distil_clips(*corpus, PARTS, TEACHER, replace(settings, max_epochs=best + 1))
     assert all(np.array_equal(longer.arrays[name], shorter.arrays[name]) for name in longer.arrays)
+
+
+def test_lessons_begin_where_they_are_told_to(corpus):
+    """With steps of next to nothing, what was given comes out."""
+    start = random_soundnet(3, [np.resize(wave, 12000) for wave in corpus[0]])
+    still = distil_clips(*corpus, PARTS, TEACHER, replace(QUICK, learning_rate=1e-12, max_epochs=1), start)
+    learnt = [name for name in start if name.split(".")[0] not in HEADS and "running" not in name]
+    assert all(np.allclose(still.arrays[name], start[name], atol=1e-9) for name in learnt)
+    with pytest.raises(ValueError, match="weights: 'conv1.conv.weight' is missing"):
+        distil_clips(*corpus, PARTS, TEACHER, QUICK, {})
 
 
 def test_divergence_against_its_definition():
