@@ -615,7 +615,9 @@ def _write_files(model: Model, folder: Path) -> None:
         save_classifier(folder / f"temporal-{modality}.safetensors", model.networks[modality])
     arrays = {"importances": model.ranking.importances, "order": model.ranking.order, "support": model.support}
     save_arrays(folder / "ranking.safetensors", arrays)
-    save_parts(folder / "fusion.skops", {"scaler": model.scaler, "machine": model.machine})
+    parts = save_parts(folder / "fusion.skops", {"scaler": model.scaler, "machine": model.machine})
+    for path in folder.iterdir():
+        path.chmod(parts.stat().st_mode)  # safetensors makes files that nobody else may read
 
 # %% ../nbs/30_models.ipynb #30-072
 def _description(model: Model, folder: Path) -> dict[str, Any]:

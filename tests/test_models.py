@@ -185,6 +185,7 @@ def test_training_leaves_out_what_it_may_and_says_so(home, tmp_path):
 def test_a_folder_holds_no_pickle_no_path_and_only_float32_networks(home):
     names = {path.suffix for path in (home / "model").iterdir()}
     assert names == {".safetensors", ".skops", ".json"}
+    assert len({path.stat().st_mode for path in (home / "model").iterdir()}) == 1
     with ZipFile(home / "model/fusion.skops") as archive:
         assert {name.rpartition(".")[2] for name in archive.namelist()} == {"json", "npy"}
         for name in archive.namelist():
