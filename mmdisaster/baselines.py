@@ -32,6 +32,7 @@ from mmdisaster.temporal import (
     torch_threads,
     train_network,
 )
+from .visual import pick_device
 
 # %% ../nbs/19_baselines.ipynb #19-008
 class JointNetwork(nn.Module):
@@ -82,7 +83,7 @@ class JointClassifier(BaseEstimator, TrainingSettings):
         self.statistics_ = [column_statistics(x.values) for x in X]
         with torch_stream(derive_seed(self.seed, "weights")):
             widths = [x.values.shape[1] for x in X]
-            self.network_ = JointNetwork(widths, Y.shape[1], self.hidden).to(self.device)
+            self.network_ = JointNetwork(widths, Y.shape[1], self.hidden).to(pick_device(self.device))
         watched = self._take(validation[0]), validation[1]
         self.history_ = train_network(self.network_, self._take(X), Y, watched, self, type(self).__name__)
         return self
