@@ -101,7 +101,7 @@ class Split:
         ids, videos = ([names[i] for i in kept] for names in (self.clip_ids, self.video_ids))
         return Split(ids, videos, self.parts[kept], self.concepts, self.Y[kept])
 
-
+# %% ../nbs/02_split.ipynb #02-032
 def save_split(
     path: str | Path,  # CSV file to write
     split: Split,

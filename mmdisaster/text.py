@@ -249,7 +249,7 @@ def save_vectors(
 class NoWords(ValueError):
     "Texts out of which no vectors can be learnt."
 
-
+# %% ../nbs/10_text.ipynb #10-123
 @dataclass(eq=False, repr=False)
 class GloVe(WordVectors):
     "Word vectors learnt from texts by GloVe (§III-A)."

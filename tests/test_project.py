@@ -40,6 +40,8 @@ def imported(source):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
             names = [f"mmdisaster.{node.module}" if node.level else node.module]
+        if names == ["mmdisaster"]:  # from mmdisaster import some_module
+            names = [f"mmdisaster.{alias.name}" for alias in node.names if not alias.name.startswith("_")]
         for package, _, rest in (name.partition(".") for name in names):
             (ours if package == "mmdisaster" else others).add(
                 rest.split(".")[0] if package == "mmdisaster" else package
