@@ -5,6 +5,7 @@ __all__ = ['ON_DEVICE', 'read_settings_file', 'change_settings', 'format_text', 
 
 # %% ../nbs/32_cli.ipynb #32-004
 import argparse
+import importlib
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -64,26 +65,29 @@ def _check(arguments: argparse.Namespace) -> int:
     return 0 if inspection.can_start else 1
 
 
-def _weights(arguments: argparse.Namespace) -> int:
-    from mmdisaster import pretrained
+def _list_weights(folder: str | None) -> None:
+    from mmdisaster.pretrained import list_weights
 
+    for known in list_weights(folder):
+        print(f"{known['name']:24} {'here' if known['fetched'] else '-':5} {known['modality']:7} {known['about']}")
+
+
+def _weights(arguments: argparse.Namespace) -> int:
+    from mmdisaster.pretrained import KNOWN, fetch, verify, weights_path
+
+    name, folder = arguments.name, arguments.folder
     if arguments.action == "list":
-        for known in pretrained.list_weights(arguments.folder):
-            print(f"{known['name']:24} {'here' if known['fetched'] else '-':5} {known['modality']:7} {known['about']}")
-        return 0
-    if arguments.name is None:
+        _list_weights(folder)
+    elif name is None:
         raise ValueError(
             f"weights {arguments.action} needs a name, such as imagenet; `mmdisaster weights list` has all"
         )
-    if arguments.action == "fetch":
-        print(pretrained.fetch(arguments.name, arguments.folder))
-        return 0
-    if arguments.action == "path":
-        modality = pretrained.KNOWN[arguments.name].modality if arguments.name in pretrained.KNOWN else "visual"
-        print(pretrained.weights_path(arguments.name, modality, arguments.folder))
-        return 0
-    found = pretrained.verify(arguments.name, arguments.folder)
-    print("\n".join(f"{name}: {value}" for name, value in found.items()))
+    elif arguments.action == "fetch":
+        print(fetch(name, folder))
+    elif arguments.action == "path":
+        print(weights_path(name, KNOWN[name].modality if name in KNOWN else "visual", folder))
+    else:
+        print("\n".join(f"{key}: {value}" for key, value in verify(name, folder).items()))
     return 0
 
 # %% ../nbs/32_cli.ipynb #32-013
@@ -226,7 +230,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 
 # %% ../nbs/32_cli.ipynb #32-020
 def _add_extract(add: Callable[..., argparse.ArgumentParser]) -> None:
-    about = "Static features of frames and sound, which take longest. `train --work FOLDER` goes on from there."
+    about = "Those of frames and sound take longest; `train --work FOLDER` goes on from there."
     parser = add("extract", _extract, "extract static features", about)
     _add_training(parser)
     parser.add_argument("--out", required=True, metavar="FOLDER", help="folder to keep features and weights in")
@@ -255,10 +259,9 @@ def _add_predict(add: Callable[..., argparse.ArgumentParser]) -> None:
 # %% ../nbs/32_cli.ipynb #32-021
 def make_parser() -> argparse.ArgumentParser:
     "The command line that `mmdisaster` understands."
-    from mmdisaster import __version__
-
     parser = argparse.ArgumentParser("mmdisaster", description="Multi-label, multimodal classification of video clips.")
-    parser.add_argument("--version", action="version", version=f"mmdisaster {__version__}")
+    version = importlib.import_module("mmdisaster").__version__
+    parser.add_argument("--version", action="version", version=f"mmdisaster {version}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(name: str, run: Callable, purpose: str, about: str) -> argparse.ArgumentParser:

@@ -28,6 +28,7 @@ from safetensors import SafetensorError
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+# %% ../nbs/30_models.ipynb #30-005
 from mmdisaster.core import (
     atomic_path,
     derive_seed,
@@ -63,7 +64,7 @@ from .split import Split, save_split
 from .temporal import TemporalClassifier, load_classifier, save_classifier
 from .text import GloVe, PretrainedVectors, make_vectors, save_vectors
 
-# %% ../nbs/30_models.ipynb #30-010
+# %% ../nbs/30_models.ipynb #30-011
 def clip_vectors(
     network: TemporalClassifier,  # fitted
     sequences: Sequences,  # static features of some clips
@@ -71,7 +72,7 @@ def clip_vectors(
     "Temporal features that don't depend on which clips are computed together."
     return np.concatenate([network.transform(sequences.subset([i])) for i in range(len(sequences))])
 
-# %% ../nbs/30_models.ipynb #30-013
+# %% ../nbs/30_models.ipynb #30-014
 def in_batches(
     function: Callable[[np.ndarray], np.ndarray],  # of some rows, row by row
     X: np.ndarray,  # (n, d)
@@ -81,7 +82,7 @@ def in_batches(
     filled = np.concatenate([X, np.zeros((-len(X) % rows, X.shape[1]), X.dtype)])
     return np.concatenate([function(filled[i : i + rows]) for i in range(0, len(filled), rows)])[: len(X)]
 
-# %% ../nbs/30_models.ipynb #30-017
+# %% ../nbs/30_models.ipynb #30-018
 def _settle(node: Any, numbers: dict[int, int]) -> None:
     "Number the objects of a skops schema in their order instead of by address, in place."
     if isinstance(node, list):
@@ -116,7 +117,7 @@ def _settled(data: bytes) -> bytes:
             archive.writestr(entry, content)
     return buffer.getvalue()
 
-# %% ../nbs/30_models.ipynb #30-018
+# %% ../nbs/30_models.ipynb #30-019
 CONSTANT = "sklearn.multiclass._ConstantPredictor"  # one-vs-rest's answer where all training clips agree
 OWN_TYPES = tuple(f"{kind.__module__}.{kind.__qualname__}" for kind in (WeightedPowersetSVC, LabelPowerset))
 
@@ -141,7 +142,7 @@ def load_parts(
         raise ValueError(f"holds types that no model has: {', '.join(foreign)}")
     return skops.io.load(Path(path), trusted=trusted)
 
-# %% ../nbs/30_models.ipynb #30-023
+# %% ../nbs/30_models.ipynb #30-024
 def _check_svc(svc: SVC, width: int) -> None:
     "Raise `ValueError` where a support vector machine's arrays don't fit each other."
     one_of("kernel", svc.kernel, ["linear", "poly", "rbf", "sigmoid"])
@@ -179,7 +180,7 @@ def check_machine(
             raise ValueError(f"machine must consist of support vector machines, has a {kind}")
     return machine
 
-# %% ../nbs/30_models.ipynb #30-027
+# %% ../nbs/30_models.ipynb #30-028
 @dataclass(frozen=True)
 class Clip:
     "What a model is asked about."
@@ -213,7 +214,7 @@ def prediction_table(
     ]
     return pd.DataFrame(rows)
 
-# %% ../nbs/30_models.ipynb #30-030
+# %% ../nbs/30_models.ipynb #30-031
 def _seconds(value: Any, row: int, column: str) -> float | None:
     "A cell as seconds, None where it is empty."
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
@@ -241,7 +242,7 @@ def read_clips(
         clips.append(Clip(media, text if isinstance(text, str) else "", start, end))
     return clips
 
-# %% ../nbs/30_models.ipynb #30-034
+# %% ../nbs/30_models.ipynb #30-035
 @dataclass(eq=False, repr=False)
 class Model:
     "What it takes to score new clips."
@@ -286,7 +287,7 @@ class Model:
         "Score clips; raises `ValueError` that names each unreadable one when there are too many."
         return _predict(self, [clips] if isinstance(clips, Clip | str | Path) else list(clips), max_failures)
 
-# %% ../nbs/30_models.ipynb #30-036
+# %% ../nbs/30_models.ipynb #30-037
 def _fuse(model: Model, temporal: Mapping[str, np.ndarray]) -> Scored:
     "Concatenate, scale, select, decide and score."
     F = np.hstack([temporal[modality] for modality in MODALITIES])
@@ -298,7 +299,7 @@ def _fuse(model: Model, temporal: Mapping[str, np.ndarray]) -> Scored:
         return {"scores": decisions.astype(float), "decisions": decisions}
     return {"scores": in_batches(model.machine.decision_function, F[:, model.support]), "decisions": decisions}
 
-# %% ../nbs/30_models.ipynb #30-037
+# %% ../nbs/30_models.ipynb #30-038
 def _table(clips: list[Clip]) -> pd.DataFrame:
     "Clips as rows of a manifest, whose ids are their positions."
     media = [str(Path(clip.media).absolute()) if clip.media else "" for clip in clips]
@@ -329,7 +330,7 @@ def _read_features(model: Model, table: pd.DataFrame, folder: Path) -> _Read:
     kept = [clip_id for clip_id in table["clip_id"] if clip_id not in failures]
     return _Read({modality: read_store(folder / modality, kept)[1] for modality in MODALITIES}, missing, failures)
 
-# %% ../nbs/30_models.ipynb #30-038
+# %% ../nbs/30_models.ipynb #30-039
 def _predict(model: Model, wanted: list[Clip | str | Path], max_failures: float) -> list[Prediction]:
     "Score clips, as `Model.predict` says."
     clips = [clip if isinstance(clip, Clip) else Clip(clip) for clip in wanted]
@@ -349,7 +350,7 @@ def _predict(model: Model, wanted: list[Clip | str | Path], max_failures: float)
         predictions[i] = Prediction(clips[i], scores, chosen, read.missing[str(i)])
     return [predictions[i] for i in range(len(clips))]
 
-# %% ../nbs/30_models.ipynb #30-041
+# %% ../nbs/30_models.ipynb #30-042
 def library_versions() -> dict[str, str]:  # library → version
     "What a model's numbers depend on besides data and params."
     names = ["av", "numpy", "safetensors", "scikit-learn", "scipy", "skops", "torch", "torchvision"]
@@ -386,7 +387,7 @@ def fit_model(
         library_versions(),
     )
 
-# %% ../nbs/30_models.ipynb #30-046
+# %% ../nbs/30_models.ipynb #30-047
 @dataclass(frozen=True)
 class SplitSettings:
     "How clips are dealt to training, validation and test."
@@ -426,7 +427,7 @@ TRAINING_SECTIONS: dict[str, Any] = {  # section of the settings → its datacla
     "fuse": FusionSettings,
 }
 
-# %% ../nbs/30_models.ipynb #30-047
+# %% ../nbs/30_models.ipynb #30-048
 def _section(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
     "The values of a section; `weights.visual` is the section `visual` inside `weights`."
     outer, _, inner = name.partition(".")
@@ -460,7 +461,7 @@ def complete_settings(
         full[place] = {**full.get(place, {}), inner: filled} if inner else filled
     return full
 
-# %% ../nbs/30_models.ipynb #30-050
+# %% ../nbs/30_models.ipynb #30-051
 def check_training(
     settings: Mapping[str, Any],  # from `complete_settings`
     max_failures: float = 0.0,  # share of clips that may be unreadable
@@ -475,7 +476,7 @@ def check_training(
                 "weights.audio: 'distilled' weights are learnt by a step of their own; give the file they are in"
             )
 
-# %% ../nbs/30_models.ipynb #30-053
+# %% ../nbs/30_models.ipynb #30-054
 def prepare_weights(
     modality: str,  # "visual" or "audio"
     settings: Mapping[str, Any],  # from `complete_settings`
@@ -496,7 +497,7 @@ def prepare_weights(
         return path
     return make_weights(modality, wanted, calibration, path)
 
-# %% ../nbs/30_models.ipynb #30-054
+# %% ../nbs/30_models.ipynb #30-055
 def learn_words(
     texts: Iterable[str],  # descriptions of the training clips, one a video
     settings: Mapping[str, Any],  # from `complete_settings`
@@ -524,7 +525,7 @@ def learn_network(
     held_out = (sequences.subset(validation), split.Y[validation])
     return network.fit(sequences.subset(train), split.Y[train], validation=held_out)
 
-# %% ../nbs/30_models.ipynb #30-055
+# %% ../nbs/30_models.ipynb #30-056
 def extract_static(
     manifest: str | Path,  # CSV or Parquet file, one row a clip
     folder: str | Path,  # where features and weights are kept; an interrupted extraction goes on there
@@ -544,7 +545,7 @@ def extract_static(
     failed = {failure["clip_id"]: failure["reason"] for found in failures.values() for failure in found}
     return table[~table["clip_id"].isin(failed)].reset_index(drop=True), failed
 
-# %% ../nbs/30_models.ipynb #30-056
+# %% ../nbs/30_models.ipynb #30-057
 def _learn(split: Split, weights: dict[str, Path], folder: Path, full: dict[str, Any], about: dict[str, Any]) -> Model:
     "Temporal networks and Algorithm 1 on the folder's features; with the scores on test clips."
     static = {modality: read_store(folder / "features" / modality, split.clip_ids)[1] for modality in MODALITIES}
@@ -584,7 +585,7 @@ def train(
     }
     return _learn(split, weights, folder, full, about | dict(provenance or {}))
 
-# %% ../nbs/30_models.ipynb #30-071
+# %% ../nbs/30_models.ipynb #30-072
 FORMAT, FORMAT_VERSION = "mmdisaster model", 1
 MODEL_FILES = (
     *(f"weights-{modality}.safetensors" for modality in MODALITIES),
@@ -619,7 +620,7 @@ def _write_files(model: Model, folder: Path) -> None:
     for path in folder.iterdir():
         path.chmod(parts.stat().st_mode)  # safetensors makes files that nobody else may read
 
-# %% ../nbs/30_models.ipynb #30-072
+# %% ../nbs/30_models.ipynb #30-073
 def _description(model: Model, folder: Path) -> dict[str, Any]:
     "What model.json says."
     paths = [folder / name for name in MODEL_FILES]
@@ -660,7 +661,7 @@ def save_model(
         save_json(temporary / "model.json", description | {"digest": digest_json(description)})
     return folder
 
-# %% ../nbs/30_models.ipynb #30-078
+# %% ../nbs/30_models.ipynb #30-079
 @dataclass
 class _File:
     "What model.json says about a file."
@@ -697,7 +698,7 @@ def _check_description(found: dict[str, Any]) -> _Description:
     about.files = {name: read_settings(_File, record, f"files.{name}") for name, record in about.files.items()}
     return about
 
-# %% ../nbs/30_models.ipynb #30-079
+# %% ../nbs/30_models.ipynb #30-080
 def _describe(folder: Path) -> _Description:
     "The contents of model.json, or `ModelError`."
 
@@ -732,7 +733,7 @@ def _check_files(folder: Path, files: dict[str, _File]) -> None:
         if digest_file(folder / name) != known.sha256:
             raise ModelError(folder, name, f"is damaged: SHA-256 must be {known.sha256}")
 
-# %% ../nbs/30_models.ipynb #30-080
+# %% ../nbs/30_models.ipynb #30-081
 UNREADABLE: tuple[type[Exception], ...] = (  # what readers raise about files of other contents
     ValueError, TypeError, LookupError, AttributeError, OSError, RuntimeError, SafetensorError, BadZipFile
 )  # fmt: skip
@@ -773,7 +774,7 @@ def _read_fusion(path: Path, support: np.ndarray, concepts: int) -> tuple[Standa
         raise ValueError(f"scaler must be a StandardScaler of {width} features, was {scaler!r}")
     return scaler, check_machine(parts["machine"], int(support.sum()), concepts)
 
-# %% ../nbs/30_models.ipynb #30-081
+# %% ../nbs/30_models.ipynb #30-082
 def _options(given: dict[str, Any], device: str) -> dict[str, dict[str, Any]]:
     "Checked settings of each extractor, on a device."
     kinds: dict[str, Any] = {"visual": VisualSettings, "audio": AudioSettings, "text": TextSettings}
