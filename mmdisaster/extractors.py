@@ -8,7 +8,7 @@ __all__ = ['code_digest', 'code_digests', 'media_key', 'VisualExtractor', 'Audio
 import copy
 import importlib
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .audio import RATE, SHORTEST, SoundNetFeatures, check_waveform, soundnet_weights
+from .audio import LONG, RATE, SHORTEST, SoundNetFeatures, check_waveform, soundnet_weights
 from .core import digest_arrays, digest_file, digest_json, load_arrays, one_of, read_settings, save_arrays
 from .features import Extractor, Row
 from .media import MissingTrack, read_frames, read_waveform
@@ -102,6 +102,12 @@ class VisualExtractor:
         return np.split(features, len(inputs))
 
 # %% ../nbs/12_extractors.ipynb #12-017
+def _part(path: Path, start: float, end: float | None, first: int, last: int) -> np.ndarray:
+    "Some samples of a clip, float32; fewer where it ends."
+    stop = start + last / RATE
+    return read_waveform(path, RATE, start + first / RATE, stop if end is None else min(end, stop))
+
+
 class AudioExtractor:
     "SoundNet features of a clip's sound."
 
@@ -122,17 +128,21 @@ class AudioExtractor:
     def key(self, row: Row, root: Path) -> Any:
         return media_key(row, root)
 
-    def read(self, row: Row, root: Path) -> np.ndarray | None:  # float32 (samples,); None: no sound
+    def read(self, row: Row, root: Path) -> np.ndarray | None:  # (samples,), or (steps, 1024) of a long sound
         if not row["media"]:
             return None
+        part = partial(_part, root / row["media"], row.get("start") or 0.0, row.get("end"))
         try:
-            waveform = read_waveform(root / row["media"], RATE, row.get("start"), row.get("end"))
+            waveform = part(0, LONG)
         except MissingTrack:
             return None
+        if len(waveform) >= LONG - RATE:  # kept as features, so that memory doesn't grow with duration
+            return self.network.stream(part)
         return check_waveform(np.pad(waveform, (0, max(SHORTEST - len(waveform), 0))))
 
     def encode(self, inputs: list) -> list[np.ndarray]:  # each float32 (steps, 1024)
-        return self.network.extract(inputs)
+        short = iter(self.network.extract([sound for sound in inputs if sound.ndim == 1]))
+        return [sound if sound.ndim == 2 else next(short) for sound in inputs]
 
 # %% ../nbs/12_extractors.ipynb #12-018
 class TextExtractor:
@@ -221,7 +231,8 @@ def make_weights(
         arrays = _audio_arrays(settings, media, file or settings.source)
     seen = {"clips": len(media), "digest": digest_json([digest_file(clip) for clip in media])}
     origin = {"calibration": seen} if media else {"sha256": digest_file(file or settings.source)}
-    return save_arrays(path, arrays, {"modality": modality, **asdict(settings), **origin})
+    name = Path(settings.source).name  # not the way to it, which is one machine's
+    return save_arrays(path, arrays, {"modality": modality, **asdict(settings), "source": name, **origin})
 
 # %% ../nbs/12_extractors.ipynb #12-036
 @dataclass(frozen=True)

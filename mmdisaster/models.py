@@ -3,9 +3,9 @@
 # %% auto #0
 __all__ = ['CONSTANT', 'OWN_TYPES', 'TRAINING_SECTIONS', 'FORMAT', 'FORMAT_VERSION', 'MODEL_FILES', 'UNREADABLE', 'clip_vectors',
            'in_batches', 'save_parts', 'load_parts', 'check_machine', 'Clip', 'Prediction', 'prediction_table',
-           'read_clips', 'Model', 'library_versions', 'fit_model', 'SplitSettings', 'CalibrationSettings',
-           'complete_settings', 'check_training', 'prepare_weights', 'learn_words', 'learn_network', 'extract_static',
-           'train', 'ModelError', 'check_place', 'save_model', 'load_model']
+           'table_clips', 'read_clips', 'Model', 'library_versions', 'fit_model', 'SplitSettings',
+           'CalibrationSettings', 'complete_settings', 'check_training', 'prepare_weights', 'learn_words',
+           'learn_network', 'extract_static', 'train', 'ModelError', 'check_place', 'save_model', 'load_model']
 
 # %% ../nbs/30_models.ipynb #30-004
 import importlib
@@ -57,7 +57,7 @@ from .features import Extractor, Sequences, extract, read_store, write_failures
 from .fusion import MODALITIES, FusionSettings, fit_fusion, join_features
 from .metrics import score_row
 from .powerset import LabelPowerset, WeightedPowersetSVC
-from .pretrained import resolve_source
+from .pretrained import resolve_source, weights_path
 from .ranking import Ranking
 from .simulate import SimulationSettings, simulate_calibration
 from .split import Split, save_split
@@ -225,6 +225,20 @@ def _seconds(value: Any, row: int, column: str) -> float | None:
         raise ValueError(f"row {row}, column {column!r}: must be seconds, was {value!r}") from None
 
 
+def table_clips(
+    table: pd.DataFrame,  # with a column `media`, and perhaps `text`, `start` and `end`
+    folder: str | Path,  # that media are relative to
+) -> list[Clip]:  # in the table's order
+    "Rows as clips."
+    clips = []
+    for row, cells in enumerate(table.to_dict("records"), start=2):
+        start, end = (_seconds(cells.get(name), row, name) for name in ("start", "end"))
+        text = cells.get("text")
+        media = Path(folder) / str(cells["media"]) if cells["media"] else ""
+        clips.append(Clip(media, text if isinstance(text, str) else "", start, end))
+    return clips
+
+
 def read_clips(
     path: str | Path,  # CSV or Parquet file with a column `media`, and perhaps `text`, `start` and `end`
 ) -> list[Clip]:  # in the file's order
@@ -234,13 +248,7 @@ def read_clips(
     read = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str, keep_default_na=False)
     if "media" not in read.columns:
         raise ValueError(f"{path}: column 'media' is missing; columns are {', '.join(map(str, read.columns))}")
-    clips = []
-    for row, cells in enumerate(read.to_dict("records"), start=2):
-        start, end = (_seconds(cells.get(name), row, name) for name in ("start", "end"))
-        text = cells.get("text")
-        media = path.parent / str(cells["media"]) if cells["media"] else ""
-        clips.append(Clip(media, text if isinstance(text, str) else "", start, end))
-    return clips
+    return table_clips(read, path.parent)
 
 # %% ../nbs/30_models.ipynb #30-035
 @dataclass(eq=False, repr=False)
@@ -484,7 +492,6 @@ def prepare_weights(
 ) -> Path:  # the file
     "Get the weights of a static network, unless the folder has them already."
     wanted, folder = dict(settings["weights"][modality]), Path(folder)
-    wanted["source"] = resolve_source(wanted["source"], modality)
     path, calibration = folder / f"weights-{modality}.safetensors", folder / "calibration"
     if wanted["source"] == "random":
         about = settings["calibration"] | wanted
@@ -495,7 +502,7 @@ def prepare_weights(
         make_weights(modality, wanted, calibration, path)
         save_json(folder / f"weights-{modality}.json", about)
         return path
-    return make_weights(modality, wanted, calibration, path)
+    return make_weights(modality, wanted, calibration, path, weights_path(wanted["source"], modality))
 
 # %% ../nbs/30_models.ipynb #30-055
 def learn_words(
