@@ -26,6 +26,7 @@ SMALL = {  # the same pipeline on 60 clips
     "evaluate": {"resamples": 50},
     "audit": {"clips": [290, 330], "tables": 20},
     "compare": {"resamples": 50},
+    "distil": {"seeds": [2019, 2020], "k": 4, "share": 0.5, "components": 4, "max_epochs": 1, "seconds": 0.5},
 }
 
 

@@ -26,6 +26,7 @@ def test_the_audit_runs_on_the_small_corpus(first_run, tmp_path):
         if not (made / f"{name}.json").exists():
             shutil.copy(made / "audio-shift-0.json", made / f"{name}.json")
     run_together(folder, ["leakage"], ["sensitivity"])
+    run_together(folder, ["distil"])
     shutil.copy(ROOT / "results" / "benchmarks.json", folder / "results")
     run_together(folder, ["report"])
     results = folder / "results"
@@ -36,6 +37,7 @@ def test_the_audit_runs_on_the_small_corpus(first_run, tmp_path):
     first = {line["row"]: line["seeds"][0] for line in compared["rows"] if line["metric"] == "micro_f1"}
     pipeline = json.loads((results / "evaluate.json").read_text())["test"]
     assert {row: found["micro_f1"]["value"] for row, found in pipeline.items()} == first
+    assert "simulated" in (results / "distil.md").read_text()
     changes = json.loads((results / "sensitivity.json").read_text())["changes"]
     assert {line["row"] for line in changes if line["variant"] == "stop-full"} == {"proposed"}
     assert {line["row"] for line in changes if line["variant"] == "late-joint"} == {"late"}
