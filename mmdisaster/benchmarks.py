@@ -241,8 +241,8 @@ class Published(NamedTuple):
     checked: bool  # whether the figure was seen in the article by us
 
 
-_TROHIDIS = "Trohidis et al. 2008 (ISMIR), table of results"
-_MADJAROV = "Madjarov et al. 2012 (Pattern Recognition 45), tables by measure"
+_TROHIDIS = "Trohidis et al. 2008 (ISMIR, p. 325–330), table of results"
+_MADJAROV = "Madjarov et al. 2012 (Pattern Recognition 45, p. 3084–3104), tables by measure"
 _TWO_THIRDS = "one training and one test part"
 LITERATURE = [
     Published("emotions", _TROHIDIS, "binary relevance", "10 folds", 0.1943, 0.6526, False),
