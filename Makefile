@@ -1,9 +1,9 @@
 # make repro [MANIFEST=your/manifest.csv] · make test · make lab · make audit · make distil · make paper
-# for authors of notebooks: make lessons · make readme
+# for authors of notebooks: make lessons · make docs · make readme
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro audit test lab paper distil lessons readme
+.PHONY: repro audit test lab paper distil lessons docs readme
 repro: .venv/installed
 	$(if $(MANIFEST),python nbs/stages/bring.py "$(MANIFEST)")
 	dvc repro
@@ -43,6 +43,10 @@ lessons: .venv/installed
 	nbdev_export
 	TQDM_DISABLE=1 jupyter nbconvert --to notebook --execute --inplace --log-level WARN nbs/*.ipynb
 	nbdev_clean
+	python nbs/stages/api.py
+
+docs: .venv/installed
+	python nbs/stages/api.py
 
 readme: .venv/installed
 	python nbs/stages/readme.py

@@ -190,3 +190,9 @@ def test_readme_shows_the_results():
         [sys.executable, ROOT / "nbs" / "stages" / "readme.py", "--check"], capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_api_pages_say_what_the_library_says():
+    program = [sys.executable, ROOT / "nbs" / "stages" / "api.py", "--check"]
+    result = subprocess.run(program, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
