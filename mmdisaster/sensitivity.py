@@ -37,6 +37,7 @@ def change_lines(
     n_train: int,  # clips
     n_test: int,  # clips
     paired: bool = True,  # the same splits
+    level: float = 0.95,  # of each interval
     **about: Any,  # further columns
 ) -> list[dict]:  # a line for each row and metric: default, mean, sd, low, high, p
     "What a variant changes."
@@ -45,9 +46,9 @@ def change_lines(
         for metric in found[0][row]:
             before, after = ([scores[row][metric] for scores in each] for each in (base, found))
             if paired:
-                test = corrected_t_test(np.subtract(after, before), n_train, n_test)
+                test = corrected_t_test(np.subtract(after, before), n_train, n_test, level)
             else:
-                test = corrected_welch_test(after, before, n_train, n_test)
+                test = corrected_welch_test(after, before, n_train, n_test, level)
             lines.append({**about, "row": row, "metric": metric, "default": float(np.mean(before)), **test._asdict()})
     return lines
 
