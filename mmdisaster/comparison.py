@@ -116,7 +116,7 @@ def held_out(
 
 # %% ../nbs/24_comparison.ipynb #24-034
 BETTER = {"micro_f1": 1, "hamming_loss": -1, "map_decisions": 1, "map": 1}  # metric → sign that makes more of it better
-PRINTED = {"micro_f1": "micro_f1", "hamming_loss": "hamming_loss", "map_decisions": "map"}  # metric → the paper's column
+PRINTED = {"micro_f1": "micro_f1", "hamming_loss": "hamming_loss", "map_decisions": "map"}  # metric → printed column
 
 
 def clip_terms(
@@ -237,8 +237,9 @@ def compare_rows(
             test, column = tests[name], PRINTED.get(metric)
             margin = sign * (printed[row][column] - printed[name][column]) if column else 0.0
             word = verdict(test, adjusted, margin)
-            lines.append({"row": name, "metric": metric, **test._asdict(), "holm": adjusted, "against": column or "none",
-                          "printed": margin, "verdict": word, "words": margin_words(test, word, margin)})  # fmt: skip
+            judged = {"holm": adjusted, "against": column or "none", "printed": margin, "verdict": word}
+            words = margin_words(test, word, margin)
+            lines.append({"row": name, "metric": metric, **test._asdict(), **judged, "words": words})
     return pd.DataFrame(lines)
 
 # %% ../nbs/24_comparison.ipynb #24-052
