@@ -24,8 +24,8 @@ SMALL = {  # the same pipeline on 60 clips
         "calibration_clips": 6,
         "manifest": "simulated",
         "concepts": [*PAPER_TABLE_ONE],
-    }
-    | {"watched": "mmdisaster/__init__.py"},
+        "watched": "mmdisaster/__init__.py",
+    },
     "weights": {"visual": {"frames": 2, "size": 75}},
     "features": {"visual": {"frames": 2, "size": 75}},
     "glove": {"epochs": 3},

@@ -25,9 +25,8 @@ def outputs() -> list[Path]:
     for file in ["dvc.yaml", "audit/dvc.yaml"]:
         for stage in YAML(typ="safe").load(ROOT / file)["stages"].values():
             names = [out if isinstance(out, str) else next(iter(out)) for out in stage["outs"]]
-            found += [
-                ROOT / name.partition("${")[0].rpartition("/")[0] if "${" in name else ROOT / name for name in names
-            ]
+            plain = [name.partition("${")[0].rpartition("/")[0] if "${" in name else name for name in names]
+            found += [ROOT / name for name in plain]
     return [path for path in found if path not in (ROOT / "data", ROOT / "models", ROOT / "reports", ROOT / "results")]
 
 
@@ -36,8 +35,8 @@ def check_folder(folder: Path) -> None:
     crossed = [out for out in outputs() if folder.is_relative_to(out) or out.is_relative_to(folder)]
     if ROOT.is_relative_to(folder) or crossed:
         raise ValueError(
-            f"the manifest must lie in a folder of its own, outside what the project makes, was in {folder}; put it and "
-            "its media into another folder, such as one beside the project"
+            f"the manifest must lie in a folder of its own, outside what the project makes, was in {folder}; "
+            "put it and its media into another folder, such as one beside the project"
         )
 
 

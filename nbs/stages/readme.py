@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     path = ROOT / "README.md"
     evaluation = json.loads((ROOT / "results" / "evaluate.json").read_text())
     if not evaluation["provenance"]["corpus"]["simulated"]:
-        print("README.md keeps its tables of the embedded corpus; yours, and its figures until you go back, are in results/")
+        print("README.md keeps the embedded corpus's tables; yours, and until you go back the figures, are in results/")
         return 0
     old = path.read_text(encoding="utf-8")
     new = renew(old, results_block(ROOT / "results"))

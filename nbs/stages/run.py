@@ -58,7 +58,7 @@ def read_parameters(notebook: nbformat.NotebookNode, name: str) -> dict:
 
 
 def same_kind(value, default) -> bool:
-    """Whether a value may stand where the notebook has its default: the same type, or an int for a float; so in lists."""
+    """Whether a value may stand where the notebook has its default: the same type, or an int for a float."""
     if type(value) is list and type(default) is list and default:
         return all(same_kind(item, default[0]) for item in value)
     return type(value) is type(default) or (type(value) is int and type(default) is float)
