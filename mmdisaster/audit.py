@@ -404,7 +404,7 @@ def _score_bounds(hits: int, extra: int, missed: int, clips: int, sizes: np.ndar
     concepts, positives, ordered = len(sizes), hits + missed, np.sort(sizes)
     k, m = np.arange(1, hits + 1), np.arange(1, missed + 1)
     worst = (k / (extra + k)).sum() + ((hits + m) / (clips * concepts - missed + m)).sum()
-    best = hits + ((hits + m) / (hits + extra + m)).sum()
+    best = hits + missed * positives / (positives + extra)  # equal scores count with the precision behind the last
     by_clip = 1 - (missed * (1 - 1 / concepts) + extra / 2) / clips
     macro = 1 - (_fill(missed, ordered) + _ranked_loss(extra, ordered, clips, 1 / ordered)) / concepts
     weighted = hits / positives - _ranked_loss(extra, ordered, clips, np.ones(concepts)) / positives
