@@ -225,7 +225,7 @@ class SoundNetFeatures:
 
     def stream(
         self,
-        read: Callable[[int, int], np.ndarray],  # first and last sample → waveform, shorter where there is no more of it
+        read: Callable[[int, int], np.ndarray],  # first and last sample → waveform, shorter where there is no more
         samples: int,  # of the whole sound
     ) -> np.ndarray:  # float32 (steps, 1024)
         "Features of a sound of any length, read piece by piece; silence stands in for what `read` doesn't give."

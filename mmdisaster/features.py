@@ -159,7 +159,7 @@ def _check_features(clip_ids: list[str], arrays: list[np.ndarray]) -> None:
     for clip_id, array in zip(clip_ids, arrays, strict=True):
         if not (abs(array) <= largest).all():  # nan fails as well
             advice = "fit random weights to more calibration clips or frames, or take other weights"
-            raise ValueError(f"features of clip {clip_id!r} must lie within ±{largest:g} to be stored, did not; {advice}")
+            raise ValueError(f"features of clip {clip_id!r} must lie within ±{largest:g}, did not; {advice}")
         if not len(array):
             raise ValueError(f"features of clip {clip_id!r} must have at least one step, had none")
 
@@ -353,7 +353,7 @@ def read_store(
 def read_presence(
     folder: str | Path,  # filled by `extract`
     clip_ids: list[str] | None = None,  # which clips, in which order; None means all, in the manifest's order
-) -> np.ndarray:  # bool (clips,): whether a clip has it, if only a text without known words; where not, one step of zeros
+) -> np.ndarray:  # bool (clips,): False: lacks it, one step of zeros; a text without known words is there
     "Read which clips have the modality of a store."
     index, places = _read_index(folder, clip_ids)
     absent = set(index.get("absent", []))

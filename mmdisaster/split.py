@@ -112,7 +112,7 @@ def save_split(
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL)
         writer.writerow(names[0])
-        writer.writerows(zip(*names[1:], split.parts, *split.Y.T, strict=True))
+        writer.writerows(zip(*names[1:], split.parts, *np.asarray(split.Y, np.uint8).T, strict=True))
     return Path(path)
 
 
