@@ -338,10 +338,18 @@ def _resampler(frame: av.AudioFrame, sample_rate: int) -> av.AudioResampler:
     return av.AudioResampler(format="fltp" if frame.layout.nb_channels <= 2 else "flt", rate=sample_rate)
 
 # %% ../nbs/03_media.ipynb #03-072
+def _seek_sound(container: InputContainer, stream: Any, time: float) -> None:
+    "Go to the last packet of sound before a time on the container's clock, or to the beginning where there is none."
+    try:
+        container.seek(round(time / stream.time_base), stream=stream)
+    except av.error.PermissionError:  # how FFmpeg says that the stream begins later
+        container.seek(container.start_time or 0)
+
+
 def _heard(container: InputContainer, stream: Any, begin: float, start: float) -> Iterator[Any]:
     "Frames of sound with their time; jumps to a second before `start` where that is far."
     if start > 10:
-        container.seek(round((begin + start - 1) / stream.time_base), stream=stream)
+        _seek_sound(container, stream, begin + start - 1)
     due = 0.0
     for frame in container.decode(stream):
         at = due if frame.pts is None else float(frame.pts * stream.time_base) - begin
@@ -355,7 +363,7 @@ def _sounding(container: InputContainer, stream: Any, window: tuple[float, float
     frames = _heard(container, stream, begin, window[0])
     first = next(frames, None)
     if window[0] > 10 and (first is None or first[0] > window[0]):  # the container's index is not to be trusted
-        container.seek(0, stream=stream)
+        _seek_sound(container, stream, 0.0)
         frames, first = _heard(container, stream, begin, 0.0), None
     for at, frame in chain([first] if first else [], frames):
         if at >= window[1]:
