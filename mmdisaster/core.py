@@ -36,6 +36,18 @@ def project_root(
     raise FileNotFoundError(f"no project at {start} or above it: a project's root holds dvc.yaml and params.yaml")
 
 # %% ../nbs/00_core.ipynb #00-012
+def _replace_folder(temporary: Path, path: Path) -> None:
+    "Put a new folder in the place of an old one, which comes back where that fails."
+    aside = path.with_name(f".{path.name}.{os.getpid()}.old")
+    os.replace(path, aside)
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        os.replace(aside, path)
+        raise
+    aside.unlink() if aside.is_symlink() else shutil.rmtree(aside)
+
+
 @contextmanager
 def atomic_path(
     path: str | Path,  # the file (or folder) to create or replace
@@ -46,9 +58,10 @@ def atomic_path(
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+        if temporary.is_dir() and path.is_dir():
+            _replace_folder(temporary, path)
+        else:
+            os.replace(temporary, path)  # which refuses to put a file in the place of a folder
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)
@@ -71,8 +84,9 @@ def save_json(
     value: Any,  # dicts, lists, numbers, strings; NumPy values and dataclasses are converted
 ) -> Path:  # `path`
     "Write `value` as indented JSON, atomically."
+    text = json.dumps(value, indent=1, default=_plain, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, default=_plain, ensure_ascii=False, allow_nan=False) + "\n")
+        temporary.write_bytes(text.encode())  # UTF-8 and "\n" on every system
     return Path(path)
 
 
@@ -80,7 +94,7 @@ def load_json(
     path: str | Path,  # file written by `save_json`
 ) -> Any:
     "Read a JSON file."
-    return json.loads(Path(path).read_text())
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 # %% ../nbs/00_core.ipynb #00-024
 def save_arrays(
@@ -109,6 +123,8 @@ def load_provenance(
     "Read the provenance out of a safetensors file without reading its arrays."
     with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
+        if size > Path(path).stat().st_size:  # before memory is taken for it
+            raise ValueError(f"{path} must be a safetensors file, its header can't have {size} bytes")
         header = json.loads(file.read(size))
     return json.loads(header["__metadata__"]["provenance"])
 

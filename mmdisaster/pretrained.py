@@ -540,14 +540,29 @@ def _check_converted(path: Path, sha256: str) -> None:
 MADE_HERE = {"visual": ("random",), "audio": ("random", "distilled"), "text": ("trained",)}  # what needs no file
 
 
+def _unknown(name: str, modality: str | None) -> WeightsError:
+    "What to say of a name that is neither known weights nor a file."
+    made = [made for kind in MADE_HERE if modality in (kind, None) for made in MADE_HERE[kind]]
+    if name in made:
+        return WeightsError(f"{name!r} weights are made by a training, each its own: there is no file of them here")
+    if name in KNOWN:
+        return WeightsError(f"{modality} weights can't be {name!r}, which are {KNOWN[name].modality} weights")
+    names = [name for name, known in KNOWN.items() if modality in (known.modality, None)]
+    near = difflib.get_close_matches(name, [*names, *(made if modality else []), *KNOWN], 1)
+    allowed = ", ".join(map(repr, [*(made if modality else []), *names]))
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return WeightsError(f"{modality or 'known'} weights must be {allowed} or an existing file, was {name!r}{hint}")
+
+
 def weights_path(
     source: str | Path,  # a name of `KNOWN`, or a file
-    modality: str,  # visual, audio or text
+    modality: str | None,  # visual, audio or text; None: whichever it is, and a file is taken as it is
     folder: str | Path | None = None,  # where weights are kept, see `cache_folder`
 ) -> Path:  # a file that is there, checked and converted where it is known
     "Find the file for a setting. Raises `WeightsError` that says what to do."
-    folder, name, made = cache_folder(folder), str(source), MADE_HERE[one_of("modality", modality, MADE_HERE)]
-    if name in KNOWN and KNOWN[name].modality == modality:
+    folder, name = cache_folder(folder), str(source)
+    one_of("modality", modality, [*MADE_HERE, None])
+    if name in KNOWN and modality in (KNOWN[name].modality, None):
         target = folder / KNOWN[name].file
         if not target.is_file():
             raise WeightsError(f"{name}: not fetched yet, there is no {target}. {_help(name, folder)}")
@@ -555,12 +570,7 @@ def weights_path(
     path = Path(source).expanduser()
     if path.is_file():
         return _local_soundnet(path, folder) if modality == "audio" else path
-    names = [name for name, known in KNOWN.items() if known.modality == modality]
-    near = difflib.get_close_matches(name, [*names, *made], 1)
-    raise WeightsError(
-        f"{modality} weights must be {', '.join(map(repr, [*made, *names]))} or an existing file, was {name!r}"
-        + (f"; did you mean {near[0]!r}?" if near else "")
-    )
+    raise _unknown(name, modality)
 
 # %% ../nbs/28_pretrained.ipynb #28-057
 def _local_soundnet(path: Path, folder: Path) -> Path:

@@ -2,15 +2,17 @@
 
 # %% auto #0
 __all__ = ['Take', 'pack', 'repack', 'reversal', 'BiLSTM', 'ResidualBiLSTM', 'summarize', 'ResBiLSTM', 'TrainingSettings',
-           'torch_stream', 'torch_threads', 'run_network', 'train_network', 'column_statistics', 'LabelColumns',
-           'standardized', 'NetworkEstimator', 'NetworkTraining', 'NetworkClassifier', 'TemporalClassifier',
-           'DenseClassifier', 'resample', 'align', 'save_classifier', 'load_classifier']
+           'check_training_settings', 'torch_stream', 'torch_threads', 'run_network', 'train_network',
+           'column_statistics', 'LabelColumns', 'standardized', 'NetworkEstimator', 'NetworkTraining',
+           'NetworkClassifier', 'TemporalClassifier', 'DenseClassifier', 'resample', 'align', 'save_classifier',
+           'load_classifier']
 
 # %% ../nbs/13_temporal.ipynb #13-004
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -196,6 +198,27 @@ class TrainingSettings:
     device: str = "cpu"  # where the network is: "cpu", "cuda", "mps"; "auto" is the fastest of them
     threads: int = 1  # that torch may use within an operation on the CPU
 
+# %% ../nbs/13_temporal.ipynb #13-051a
+_WHOLE = ("units", "layers", "dense", "hidden", "batch_size", "max_epochs", "patience", "threads")  # from 1 up
+
+
+def check_training_settings(
+    settings: Any,  # `TrainingSettings`, or an estimator that extends them
+) -> None:
+    "Raise `ValueError` where a number is out of its range."
+    for name in _WHOLE:
+        value = getattr(settings, name, 1)
+        for number in value if isinstance(value, tuple | list) else [value]:
+            if not isinstance(number, Integral) or number < 1:
+                raise ValueError(f"{name} must be a whole number from 1 up, was {number!r}")
+    rate = settings.learning_rate
+    if not isinstance(rate, Real) or not 0 < rate < np.inf:
+        raise ValueError(f"learning_rate must be a finite number above 0, was {rate!r}")
+    for name in ("dropout", "dense_dropout"):
+        share = getattr(settings, name, 0.0)
+        if not isinstance(share, Real) or not 0 <= share < 1:
+            raise ValueError(f"{name} must be a share from 0 up and below 1, was {share!r}")
+
 # %% ../nbs/13_temporal.ipynb #13-053
 @contextmanager
 def torch_stream(
@@ -296,6 +319,7 @@ def train_network(
 ) -> list[dict[str, float]]:  # one row an epoch: epoch, train_loss, validation_loss, validation_micro_f1
     "Minimise binary cross-entropy by Adam, with early stopping on the validation loss."
     use = settings or TrainingSettings()
+    check_training_settings(use)
     optimizer = torch.optim.Adam(network.parameters(), lr=use.learning_rate)
     target, order = torch.from_numpy(Y.astype(np.float32)), np.random.default_rng(derive_seed(use.seed, "order"))
     history: list[dict[str, float]] = []
@@ -447,6 +471,7 @@ class NetworkTraining(NetworkEstimator):
         validation: tuple[Any, Any] | None = None,  # other clips and labels, for early stopping; None: `max_epochs`
     ) -> Self:  # with `network_`, `mean_`, `scale_`, `history_`, `n_features_in_`, `n_concepts_`
         "Train a new network."
+        check_training_settings(self)
         X, watched = self._checked(X, fit=True), None
         self._learn_labels(Y)
         Y = self._columns(Y, len(X))
