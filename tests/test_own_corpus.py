@@ -78,13 +78,13 @@ def test_params_name_the_corpus_and_the_readme_stays(own_run):
 def test_a_corpus_that_can_not_start_changes_nothing(own_run, tmp_path):
     """All problems at once, exit status 1, params.yaml as it was."""
     table = pd.read_csv(own_run / "own" / "clips.csv")
-    table.loc[3, "labels"], table.loc[5, "media"] = "Fier", "media/gone.mp4"
+    table.loc[3, "labels"], table.loc[5, "media"] = "Fires", "media/gone.mp4"
     (own_run / "own" / "wrong.csv").write_text(table.to_csv(index=False))
     before = (own_run / "params.yaml").read_bytes()
     result = command(own_run, "python", "nbs/stages/bring.py", "own/wrong.csv", check=False)
     assert result.returncode == 1 and (own_run / "params.yaml").read_bytes() == before
     assert "row 7, column 'media': must name an existing file, was 'media/gone.mp4'" in result.stderr
-    assert "concept 'Fier' looks like concept 'Fire'" in result.stderr and "A run can't start" in result.stderr
+    assert "concept 'Fires' looks like concept 'Fire'" in result.stderr and "A run can't start" in result.stderr
 
 
 def brought(folder, path, concepts):
