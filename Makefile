@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: repro audit test lab paper distil lessons docs readme
 repro: .venv/installed
-	$(if $(MANIFEST),python nbs/stages/bring.py "$(MANIFEST)")
+	$(if $(MANIFEST),python nbs/stages/bring.py "$$MANIFEST")
 	dvc repro
 	python nbs/stages/readme.py
 	@cat results/table2.md

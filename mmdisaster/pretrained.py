@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['NPY_NAMES', 'PTH_NAMES', 'KNOWN', 'LARGEST', 'MADE_HERE', 'read_soundnet_npy', 'read_soundnet_pth', 'WeightsError',
            'Known', 'file_digest', 'check_digest', 'download', 'cache_folder', 'fetch', 'verify', 'weights_path',
-           'resolve_source', 'list_weights']
+           'resolve_source', 'pinned_weights', 'list_weights']
 
 # %% ../nbs/28_pretrained.ipynb #28-004
 import difflib
@@ -14,7 +14,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
@@ -594,6 +594,34 @@ def resolve_source(
     "What the lower modules take for weights, out of what a setting says."
     made = MADE_HERE[one_of("modality", modality, MADE_HERE)]
     return str(source) if source in made else str(weights_path(source, modality, folder))
+
+# %% ../nbs/28_pretrained.ipynb #28-pin-2
+def _own_weights(source: str, modality: str, models: Path) -> Path | None:
+    "The file of someone's own that a setting means; None where it is made by the stage, or known."
+    if source == "distilled":
+        return models / f"distilled-{modality}.safetensors"
+    return None if source in KNOWN or source in MADE_HERE[modality] else Path(source).expanduser()
+
+
+def pinned_weights(
+    modality: str,  # visual, audio or text
+    options: Mapping[str, Any],  # a stage's settings, with `source` and `sha256`
+    models: Path,  # where distilled weights are
+) -> tuple[dict[str, Any], Path | None]:  # the settings without `sha256`; the file to use, None where none is needed
+    "Find a stage's weights. Raises `WeightsError` where a file isn't the one whose digest is stated."
+    settings, where = dict(options), "glove" if modality == "text" else f"weights.{modality}"
+    source, stated = str(settings["source"]), settings.pop("sha256")
+    own = _own_weights(source, modality, models)
+    file = own if source == "distilled" else None
+    if source not in MADE_HERE[modality]:
+        file = weights_path(source, modality)
+    if own and not own.is_file():
+        raise WeightsError(f"{where}.source: there is no {own}; `make distil` makes it")
+    found = digest_file(own) if own else ""
+    if stated != found:
+        what = f"the SHA-256 of {own}" if own else f"empty: {source!r} weights need none"
+        raise WeightsError(f"{where}.sha256 must be {found or repr('')}, {what}; was {stated!r}")
+    return settings, file
 
 # %% ../nbs/28_pretrained.ipynb #28-064
 def list_weights(

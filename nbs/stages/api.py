@@ -66,7 +66,7 @@ def methods(symbol: type) -> list[str]:
 
 def page(notebook: Path) -> str:
     """One module's page: what its notebook opens with, then each exported name."""
-    cells = json.loads(notebook.read_text())["cells"]
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     opening = ["".join(cell["source"]) for cell in cells[:3] if cell["cell_type"] == "markdown"]
     module = importlib.import_module(f"mmdisaster.{notebook.stem[3:]}")
     lines = [f"# {module.__name__}", "", opening[1], "", f"Read it: [{notebook.name}](../nbs/{notebook.name}).", ""]
@@ -87,14 +87,18 @@ def main(arguments: list[str]) -> int:
         f"- [{name.removesuffix('.md')}]({name}): {text.split('> ')[1].splitlines()[0]}" for name, text in pages.items()
     ]
     pages["README.md"] = "\n".join(index) + "\n"
-    stale = [name for name, text in pages.items() if not (DOCS / name).is_file() or (DOCS / name).read_text() != text]
-    stale += [path.name for path in DOCS.glob("*.md") if path.name not in pages]
+    known = {path.name: path.read_text(encoding="utf-8") for path in DOCS.glob("*.md")}
+    stale = [name for name, text in pages.items() if known.get(name) != text]
+    stale += [name for name in known if name not in pages]
     if "--check" in arguments:
         print(*(f"docs/{name} is stale: run `make docs`" for name in stale), sep="\n", file=sys.stderr)
         return int(bool(stale))
     DOCS.mkdir(exist_ok=True)
     for name in stale:
-        (DOCS / name).unlink(missing_ok=True) if name not in pages else (DOCS / name).write_text(pages[name])
+        if name in pages:
+            (DOCS / name).write_text(pages[name], encoding="utf-8")
+        else:
+            (DOCS / name).unlink()
     return 0
 
 

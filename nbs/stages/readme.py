@@ -39,7 +39,7 @@ def renew(readme: str, block: str) -> str:
 
 def main(arguments: list[str]) -> int:
     path = ROOT / "README.md"
-    evaluation = json.loads((ROOT / "results" / "evaluate.json").read_text())
+    evaluation = json.loads((ROOT / "results" / "evaluate.json").read_text(encoding="utf-8"))
     if not evaluation["provenance"]["corpus"]["simulated"]:
         print("README.md keeps the embedded corpus's tables; yours, and until you go back the figures, are in results/")
         return 0

@@ -30,7 +30,7 @@ class StageError(Exception):
 
 def read_section(stage: str, variant: dict[str, str], params: Path) -> dict:
     """The stage's own section of params.yaml, narrowed to the variant where it is divided by one."""
-    sections = yaml.safe_load(params.read_text()) or {}
+    sections = yaml.safe_load(params.read_text(encoding="utf-8")) or {}
     if stage not in sections:
         raise StageError(f"{params.name} has no section {stage!r}; sections are {', '.join(sections)}")
     section = sections[stage] or {}
