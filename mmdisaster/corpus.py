@@ -9,7 +9,6 @@ import csv
 import difflib
 import io
 import math
-import numbers
 import os
 import re
 from collections import Counter
@@ -150,6 +149,9 @@ def _column_problems(columns: list[str]) -> list[Problem]:
     return problems
 
 # %% ../nbs/01_corpus.ipynb #01-012
+_NUMBER = (int, float, np.integer, np.floating)
+
+
 def _is_missing(value: object) -> bool:
     "Whether a cell holds nothing."
     return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value))
@@ -159,7 +161,7 @@ def _as_text(name: str, value: Any) -> Any:
     "A cell of a required column as text without the blanks around it; what can't be text stays as it is."
     if _is_missing(value):
         return ""
-    if name in ("clip_id", "video_id") and isinstance(value, numbers.Real) and not isinstance(value, bool):
+    if name in ("clip_id", "video_id") and isinstance(value, _NUMBER) and not isinstance(value, bool):
         return str(int(value)) if value == value // 1 else value
     if not isinstance(value, str):
         return value.tolist() if isinstance(value, np.ndarray) else value

@@ -212,11 +212,11 @@ def check_training_settings(
             if not isinstance(number, Integral) or number < 1:
                 raise ValueError(f"{name} must be a whole number from 1 up, was {number!r}")
     rate = settings.learning_rate
-    if not isinstance(rate, Real) or not 0 < rate < np.inf:
+    if not isinstance(rate, Real) or not 0 < float(rate) < np.inf:
         raise ValueError(f"learning_rate must be a finite number above 0, was {rate!r}")
     for name in ("dropout", "dense_dropout"):
         share = getattr(settings, name, 0.0)
-        if not isinstance(share, Real) or not 0 <= share < 1:
+        if not isinstance(share, Real) or not 0 <= float(share) < 1:
             raise ValueError(f"{name} must be a share from 0 up and below 1, was {share!r}")
 
 # %% ../nbs/13_temporal.ipynb #13-053

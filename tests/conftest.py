@@ -95,7 +95,6 @@ def read_notebook(path):
 
 MAKE = ["make", "-o", ".venv/installed"]  # what is installed is that already
 RUNS = {
-    "second_run": ["dvc", "repro", "fuse", "baseline@late"],
     "own_run": [*MAKE, "repro", "MANIFEST=own/clips.csv"],
     "first_run": ["dvc", "repro"],
 }
@@ -141,12 +140,6 @@ def finished(request, name):
 def first_run(request):
     """A clean run of the whole small pipeline."""
     return finished(request, "first_run")
-
-
-@pytest.fixture(scope="session")
-def second_run(request):
-    """An independent clean run, beside the first, up to fusion and late fusion."""
-    return finished(request, "second_run")
 
 
 @pytest.fixture(scope="session")
