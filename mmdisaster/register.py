@@ -27,7 +27,7 @@ class Gap:
         one_of(f"default of {self.name!r}", self.default, self.readings)
 
 # %% ../nbs/21_register.ipynb #21-011
-_TEXT = [
+_VECTORS = [
     Gap(
         'what "1000" text features are',
         "§IV-B",
@@ -50,6 +50,10 @@ _TEXT = [
         "vectors are trained on a few hundred descriptions, which carry no more",
         "glove.dim",
     ),
+]
+
+# %% ../nbs/21_register.ipynb #21-029
+_GLOVE = [
     Gap(
         "one vector a word, or two",
         "§III-A",
@@ -73,9 +77,8 @@ _TEXT = [
     ),
 ]
 
-# %% ../nbs/21_register.ipynb #21-012
-STATIC = [
-    *_TEXT,
+# %% ../nbs/21_register.ipynb #21-031
+_NETWORKS = [
     Gap(
         "scale of random networks",
         "§III-A",
@@ -95,6 +98,10 @@ STATIC = [
         "as for frames",
         "weights.audio.shift",
     ),
+]
+
+# %% ../nbs/21_register.ipynb #21-012
+_CLIPS = [
     Gap(
         "frames a clip",
         "§III-A",
@@ -123,6 +130,8 @@ STATIC = [
         "baseline.pool",
     ),
 ]
+
+STATIC = [*_VECTORS, *_GLOVE, *_NETWORKS, *_CLIPS]
 
 # %% ../nbs/21_register.ipynb #21-014
 _SUMMARY = [
@@ -182,8 +191,8 @@ TEMPORAL = [
     ),
 ]
 
-# %% ../nbs/21_register.ipynb #21-017
-BASELINES = [
+# %% ../nbs/21_register.ipynb #21-034
+_JOINED = [
     Gap(
         "how two modalities are combined",
         "§IV-C",
@@ -214,6 +223,10 @@ BASELINES = [
         "the proposed framework starts from the same temporal features, so that the rows differ in their fusion only",
         "baseline.joint",
     ),
+]
+
+# %% ../nbs/21_register.ipynb #21-017
+_OUTPUT = [
     Gap(
         "dense layers of late fusion",
         "§IV-C",
@@ -233,6 +246,8 @@ BASELINES = [
         "baseline.threshold",
     ),
 ]
+
+BASELINES = [*_JOINED, *_OUTPUT]
 
 # %% ../nbs/21_register.ipynb #21-019
 _WEIGHTS = [

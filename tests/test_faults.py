@@ -130,6 +130,47 @@ def test_too_many_failures_are_all_told(tmp_path):
     assert report.failures == caught.value.failures
 
 
+class OneByOne(Letters):
+    """Computes a text when it comes."""
+
+    computed = 0
+
+    def encode(self, inputs):
+        for text in inputs:
+            self.computed += 1
+            yield np.ones((len(text), 1), np.float32)
+
+
+@pytest.mark.parametrize("allowed, computed", [(0.0, 2), (0.1, 3), (0.2, 8)])
+def test_nothing_is_computed_once_there_are_too_many_failures(tmp_path, allowed, computed):
+    """Clips 2 and 4 of one shard are broken."""
+    texts = ["broken" if i in (2, 4) else "fine" for i in range(10)]
+    manifest = pd.DataFrame({"clip_id": [f"c{i}" for i in range(10)], "media": "", "text": texts})
+    extractor = OneByOne()
+    if allowed < 0.2:
+        with pytest.raises(ExtractionError, match="2 of 10 clips could not be read"):
+            extract(manifest, tmp_path, extractor, tmp_path / "store", max_failures=allowed)
+        assert not list((tmp_path / "store").iterdir())
+    else:
+        assert extract(manifest, tmp_path, extractor, tmp_path / "store", max_failures=allowed).clips == 8
+    assert extractor.computed == computed
+
+
+@pytest.mark.parametrize("given", [0, 3, 5])
+def test_an_extractor_that_does_not_answer_for_each_input(tmp_path, given):
+    class Wrong(Letters):
+        def encode(self, inputs):
+            return [np.ones((1, 1), np.float32) for _, text in zip(range(given), inputs, strict=False)]
+
+    class Twice(Letters):
+        def encode(self, inputs):
+            return super().encode(inputs) + super().encode(["one more"])
+
+    manifest = pd.DataFrame({"clip_id": list("abcd"), "media": "", "text": "fine"})
+    with pytest.raises(RuntimeError, match=f"encode must give one array an input, gave {given} for 4"):
+        extract(manifest, tmp_path, Twice() if given == 5 else Wrong(), tmp_path / "store")
+
+
 @pytest.mark.parametrize(
     "stage, changes, message",
     [
