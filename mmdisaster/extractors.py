@@ -124,7 +124,7 @@ class VisualExtractor:
         features = np.concatenate(self.network.encode(batches, self.clips * self.frames))
         return np.split(features, len(portion))
 
-# %% ../nbs/12_extractors.ipynb #12-017
+# %% ../nbs/12_extractors.ipynb #12-audio-part
 def _part(path: Path, start: float, end: float | None, first: int, last: int) -> np.ndarray:
     "Some samples of a clip, float32; fewer where its sound ends or pauses."
     stop = start + last / RATE
@@ -143,6 +143,7 @@ def _samples(part: Callable[[int, int], np.ndarray], seconds: float) -> int:
     return 0
 
 
+# %% ../nbs/12_extractors.ipynb #12-017
 class AudioExtractor:
     "SoundNet features of a clip's sound."
 
@@ -283,6 +284,7 @@ class VisualSettings:
     size: int = 107  # pixels
     batch_size: int = 32  # frames computed together
     device: str = "cpu"  # torch's name of a device
+    precision: str = "float32"  # "float16" is for graphics cards
 
 
 @dataclass(frozen=True)
@@ -306,7 +308,7 @@ def make_extractor(
     where = f"features.{one_of('modality', modality, ['visual', 'audio', 'text'])}"
     if modality == "visual":
         pictures = read_settings(VisualSettings, options, where)
-        network = InceptionV3(load_arrays(weights), pictures.device)
+        network = InceptionV3(load_arrays(weights), pictures.device, pictures.precision)
         return VisualExtractor(network, pictures.frames, pictures.size, pictures.batch_size)
     if modality == "audio":
         sound = read_settings(AudioSettings, options, where)
