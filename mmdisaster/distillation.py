@@ -346,7 +346,7 @@ def distil_clips(
     teacher: ClusterTeacher | None = None,  # not yet fitted; None: `sights` are posteriors, taken as they are
     settings: DistillationSettings = DistillationSettings(),  # noqa: B008 (frozen)
     start: dict[str, np.ndarray] | None = None,  # weights to begin with; None: random
-    shuffle: int | None = None,  # a control: the seed that deals posteriors to other clips of their part; None: to their own
+    shuffle: int | None = None,  # a control: seed that deals posteriors to other clips of their part; None: to their own
 ) -> Distilled:
     "Learn from the training clips of a split, stop by its validation clips, leave its test clips alone."
     counts = [len(waveforms), len(sights), len(parts)]
@@ -402,7 +402,7 @@ def save_distilled(
     }
     return save_arrays(path, distilled.arrays, header)
 
-# %% ../nbs/31_distillation.ipynb #364eedea
+# %% ../nbs/31_distillation.ipynb #31-101
 def read_start(
     path: str | Path,  # weights of SoundNet, as stage `weights` writes them
 ) -> tuple[dict[str, np.ndarray], str]:  # name → array, and the source that they name
@@ -487,5 +487,6 @@ def in_words(
     "What a difference between learnt and other weights says."
     size = f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
     if difference.low > 0 or difference.high < 0:
-        return f"With learnt weights, {what} is {'higher' if difference.low > 0 else 'lower'} than with {others}: {size}."
+        how = "higher" if difference.low > 0 else "lower"
+        return f"With learnt weights, {what} is {how} than with {others}: {size}."
     return f"With learnt weights, {what} can't be told from that with {others}: {size}."
