@@ -190,6 +190,7 @@ class DistillationSettings:
     learning_rate: float = 1e-3  # Adam's step
     max_epochs: int = 12  # most passes over the training clips
     patience: int = 4  # epochs without a lower divergence on validation clips before stopping
+    early: bool = True  # stop and choose the epoch by validation clips; False: the last of `max_epochs`
     shift: float = 0.0  # β of the batch norms at the start
     seed: int = 0  # of starting weights, order of clips and crops
     device: str = "cpu"  # torch's name of a device
@@ -332,7 +333,7 @@ def distil_soundnet(
         for epoch in progress(range(1, settings.max_epochs + 1), "distillation"):
             row = {"epoch": epoch, "train_loss": _epoch(student, optimizer, training, settings, draw)}
             history.append(row | _examine(student, validation, settings))
-            if (loss := history[-1]["validation_loss"]) < lowest:
+            if (loss := history[-1]["validation_loss"]) < lowest or not settings.early:
                 best_epoch, lowest, best = epoch, loss, _distilled(student, history, average)
             if epoch - best_epoch >= settings.patience:
                 break
@@ -346,7 +347,7 @@ def distil_clips(
     teacher: ClusterTeacher | None = None,  # not yet fitted; None: `sights` are posteriors, taken as they are
     settings: DistillationSettings = DistillationSettings(),  # noqa: B008 (frozen)
     start: dict[str, np.ndarray] | None = None,  # weights to begin with; None: random
-    shuffle: int | None = None,  # a control: seed that deals posteriors to other clips of their part; None: to their own
+    shuffle: int | None = None,  # a control: seed that deals posteriors to other clips of a part; None: to their own
 ) -> Distilled:
     "Learn from the training clips of a split, stop by its validation clips, leave its test clips alone."
     counts = [len(waveforms), len(sights), len(parts)]

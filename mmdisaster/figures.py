@@ -194,6 +194,7 @@ def training_curves(
     histories: dict[str, pd.DataFrame],  # network → columns epoch, train_loss, validation_loss
     note: str = "",  # what the numbers rest on
     loss: str = "binary cross-entropy",  # what the losses are, and their unit if they have one
+    kept: Mapping[str, int] | None = None,  # network → epoch that is kept; None: that of the lowest validation loss
 ) -> Figure:
     "Training and validation loss per epoch, one panel a network; a line marks the epoch whose weights are kept."
     with plt.rc_context(STYLE):
@@ -201,18 +202,21 @@ def training_curves(
             1, len(histories), figsize=(3.1 * len(histories), 2.8), sharey=True, squeeze=False, layout="constrained"
         )
         for ax, (name, history) in zip(axes[0], histories.items(), strict=True):
-            _loss_panel(ax, name, history)
+            lowest = history["epoch"].to_numpy()[history["validation_loss"].argmin()]
+            _loss_panel(ax, name, history, kept[name] if kept else lowest)
         axes[0, 0].set_ylabel(loss)
-        axes[0, -1].legend(frameon=False)
+        if len(histories) > 3:  # no panel may have room for it
+            figure.legend(*axes[0, 0].get_legend_handles_labels(), frameon=False, loc="outside right upper")
+        else:
+            axes[0, -1].legend(frameon=False)
         _finish(figure, note)
     return figure
 
 
-def _loss_panel(ax: Axes, name: str, history: pd.DataFrame) -> None:
-    "One network's losses, with the epoch that early stopping keeps."
+def _loss_panel(ax: Axes, name: str, history: pd.DataFrame, kept: int) -> None:
+    "One network's losses, with the epoch that is kept."
     ax.plot(history["epoch"], history["train_loss"], color=PALETTE[0], label="training")
     ax.plot(history["epoch"], history["validation_loss"], color=PALETTE[1], label="validation")
-    kept = history["epoch"].to_numpy()[history["validation_loss"].argmin()]
     ax.axvline(kept, color="0.6", linestyle=":", label="kept")
     ax.set(title=name, xlabel="epoch")
 
