@@ -71,7 +71,7 @@ def missing_letters(
     drawn = (letter for letter in text.get_text() if unicodedata.category(letter) not in ("Cc", "Cf"))
     return {letter for letter in drawn if ord(letter) not in known}
 
-
+# %% ../nbs/22_figures.ipynb #22-082
 def use_other_fonts(
     figure: Figure,
 ) -> bool:  # whether each letter can be drawn
@@ -86,7 +86,7 @@ def use_other_fonts(
     covered = set[int]().union(*(get_font(findfont(name)).get_charmap() for name in installed))
     return {ord(letter) for letters in lacking.values() for letter in letters} <= covered
 
-
+# %% ../nbs/22_figures.ipynb #22-083
 def _finish(figure: Figure, note: str) -> None:
     "A line under the axes that says what the numbers rest on, and fonts for every letter."
     _footnote(figure, note)
@@ -119,6 +119,22 @@ def contact_sheet(
         figure.tight_layout()
     return figure
 
+# %% ../nbs/22_figures.ipynb #22-085
+def _wrapped(label: str, width: int) -> str:
+    "A label in lines of some letters, not broken around an equals sign."
+    return textwrap.fill(label.replace(" = ", "\u00a0=\u00a0"), width).replace("\u00a0", " ")
+
+
+def _crowded(labels: list[str], width: float) -> bool:
+    "Whether labels side by side would touch each other on an axis of some inches, in the style in force."
+    scratch = Figure()
+    renderer = FigureCanvasAgg(scratch).get_renderer()
+    for label in labels:
+        scratch.text(0, 0, label, fontsize=plt.rcParams["xtick.labelsize"])
+    use_other_fonts(scratch)
+    widths = np.array([text.get_window_extent(renderer).width for text in scratch.texts]) / scratch.dpi
+    return bool(np.any((widths[:-1] + widths[1:]) / 2 > width / len(labels)))
+
 # %% ../nbs/22_figures.ipynb #22-011
 def concept_bars(
     scores: pd.DataFrame,  # columns Concept, Model, F1
@@ -139,7 +155,7 @@ def concept_bars(
             ax.set_yticks(range(len(names)), [_wrapped(f"{name} (n = {counts[name]:,})", 32) for name in names])
             ax.set(ylabel="", xlabel="F1 on test clips", xlim=(0, 1), title="F1 per concept, by fusion model")
             handles = ax.get_legend_handles_labels()
-            ax.get_legend().remove()
+            ax.legend().remove()
             figure.legend(*handles, ncols=len(models), frameon=False, loc="outside upper right")
         else:
             ax.set_xticks(range(len(names)), labels)
@@ -147,22 +163,6 @@ def concept_bars(
             ax.legend(ncols=len(models), frameon=False, loc="upper right", bbox_to_anchor=(1, 1.13))
         _finish(figure, note)
     return figure
-
-
-def _wrapped(label: str, width: int) -> str:
-    "A label in lines of some letters, not broken around an equals sign."
-    return textwrap.fill(label.replace(" = ", "\u00a0=\u00a0"), width).replace("\u00a0", " ")
-
-
-def _crowded(labels: list[str], width: float) -> bool:
-    "Whether labels side by side would touch each other on an axis of some inches, in the style in force."
-    scratch = Figure()
-    renderer = FigureCanvasAgg(scratch).get_renderer()
-    for label in labels:
-        scratch.text(0, 0, label, fontsize=plt.rcParams["xtick.labelsize"])
-    use_other_fonts(scratch)
-    widths = np.array([text.get_window_extent(renderer).width for text in scratch.texts]) / scratch.dpi
-    return bool(np.any((widths[:-1] + widths[1:]) / 2 > width / len(labels)))
 
 # %% ../nbs/22_figures.ipynb #22-018
 def elimination_curve(

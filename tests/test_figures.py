@@ -14,7 +14,7 @@ from mmdisaster.figures import BOXES, change_plot, concept_bars, contact_sheet, 
 SHORT = ["Fire", "Flood", "Storm"]
 LONG = ["a concept whose name is rather a long one", "another whose name is nearly as long as it"]
 SCRIPTS = ["Überschwemmung", "Наводнение", "Πλημμύρα", "فيضان", "cost $5 to $6_x, 50%"]
-NONE = "\ue000 flood"  # a letter for private use
+NONE = "\U0010fffd flood"  # a letter for private use
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def apart(labels):
 
 
 @pytest.mark.parametrize(
-    "names", [SHORT, [f"Concept {i}" for i in range(30)], LONG * 1, [f"{LONG[0]}, {i}" for i in range(30)]]
+    "names", [SHORT, [f"Concept {i}" for i in range(30)], LONG, [f"{LONG[0]}, {i}" for i in range(30)]]
 )
 @pytest.mark.parametrize("draw", [bars, changes])
 def test_names_stand_apart_and_inside(draw, names):
