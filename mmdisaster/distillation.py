@@ -3,8 +3,8 @@
 # %% auto #0
 __all__ = ['class_posteriors', 'mean_perplexity', 'soft_assignment', 'choose_temperature', 'ClusterTeacher', 'kl_divergence',
            'Student', 'new_student', 'crops', 'DistillationSettings', 'Lessons', 'check_lessons', 'Distilled',
-           'average_divergence', 'distil_soundnet', 'distil_clips', 'read_sounds', 'save_distilled', 'Recordings',
-           'find_recordings', 'layer_means', 'fold_accuracies', 'in_words']
+           'average_divergence', 'distil_soundnet', 'distil_clips', 'read_sounds', 'save_distilled', 'read_start',
+           'Recordings', 'find_recordings', 'layer_means', 'fold_accuracies', 'in_words']
 
 # %% ../nbs/31_distillation.ipynb #31-004
 import math
@@ -32,9 +32,10 @@ from torch import Tensor, nn
 
 from .audio import HEADS, LAYERS, RANGE, RATE, SHORTEST, SoundNet, SoundNetFeatures, check_waveform, scaled
 from .comparison import Difference
-from .core import derive_seed, progress, save_arrays
+from .core import derive_seed, load_arrays, load_provenance, progress, save_arrays
 from .features import Sequences, concatenate
 from .media import read_waveform
+from .pretrained import WeightsError
 from .temporal import torch_threads
 from .visual import calibrate, check_arrays, fill, in_threads, random_arrays, wanted_arrays
 
@@ -189,6 +190,7 @@ class DistillationSettings:
     learning_rate: float = 1e-3  # Adam's step
     max_epochs: int = 12  # most passes over the training clips
     patience: int = 4  # epochs without a lower divergence on validation clips before stopping
+    early: bool = True  # stop and choose the epoch by validation clips; False: the last of `max_epochs`
     shift: float = 0.0  # β of the batch norms at the start
     seed: int = 0  # of starting weights, order of clips and crops
     device: str = "cpu"  # torch's name of a device
@@ -331,7 +333,7 @@ def distil_soundnet(
         for epoch in progress(range(1, settings.max_epochs + 1), "distillation"):
             row = {"epoch": epoch, "train_loss": _epoch(student, optimizer, training, settings, draw)}
             history.append(row | _examine(student, validation, settings))
-            if (loss := history[-1]["validation_loss"]) < lowest:
+            if (loss := history[-1]["validation_loss"]) < lowest or not settings.early:
                 best_epoch, lowest, best = epoch, loss, _distilled(student, history, average)
             if epoch - best_epoch >= settings.patience:
                 break
@@ -345,6 +347,7 @@ def distil_clips(
     teacher: ClusterTeacher | None = None,  # not yet fitted; None: `sights` are posteriors, taken as they are
     settings: DistillationSettings = DistillationSettings(),  # noqa: B008 (frozen)
     start: dict[str, np.ndarray] | None = None,  # weights to begin with; None: random
+    shuffle: int | None = None,  # a control: seed that deals posteriors to other clips of a part; None: to their own
 ) -> Distilled:
     "Learn from the training clips of a split, stop by its validation clips, leave its test clips alone."
     counts = [len(waveforms), len(sights), len(parts)]
@@ -355,6 +358,8 @@ def distil_clips(
     if teacher is not None:
         teacher = clone(teacher).fit(seen["train"])
         seen = {part: teacher.predict_proba(values) for part, values in seen.items()}
+    if shuffle is not None:
+        seen = {part: np.random.default_rng(shuffle).permutation(values) for part, values in seen.items()}
     heard = {part: [waveforms[clip] for clip in clips.tolist()] for part, clips in rows.items()}
     training, validation = (Lessons(heard[part], seen[part].astype(np.float32)) for part in rows)
     return distil_soundnet(training, validation, settings, start)
@@ -397,6 +402,20 @@ def save_distilled(
         **provenance,
     }
     return save_arrays(path, distilled.arrays, header)
+
+# %% ../nbs/31_distillation.ipynb #31-101
+def read_start(
+    path: str | Path,  # weights of SoundNet, as stage `weights` writes them
+) -> tuple[dict[str, np.ndarray], str]:  # name → array, and the source that they name
+    "Read weights for lessons to begin with; raises `WeightsError` where they are distilled ones."
+    source = load_provenance(path)["source"]
+    if "distilled" in source:
+        raise WeightsError(
+            f"weights.audio.source must be random, soundnet or a file that wasn't distilled from these clips, was "
+            f"{source!r}: lessons would begin with what they are to be compared with. Set it back in params.yaml, "
+            "distil, and only then set it to distilled."
+        )
+    return load_arrays(path), source
 
 # %% ../nbs/31_distillation.ipynb #31-081
 class Recordings(NamedTuple):
@@ -463,10 +482,12 @@ def fold_accuracies(
 # %% ../nbs/31_distillation.ipynb #31-093
 def in_words(
     what: str,  # what was measured, such as "micro F1 of the audio row"
-    difference: Difference,  # learnt minus random
+    difference: Difference,  # learnt minus other weights
+    others: str = "random weights",  # what it is compared with
 ) -> str:
-    "What a difference between learnt and random weights says."
+    "What a difference between learnt and other weights says."
     size = f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
     if difference.low > 0 or difference.high < 0:
-        return f"With learnt weights, {what} is {'higher' if difference.low > 0 else 'lower'}: {size}."
-    return f"With learnt weights, {what} can't be told from that with random ones: {size}."
+        how = "higher" if difference.low > 0 else "lower"
+        return f"With learnt weights, {what} is {how} than with {others}: {size}."
+    return f"With learnt weights, {what} can't be told from that with {others}: {size}."

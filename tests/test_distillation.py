@@ -11,6 +11,7 @@ from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.utils.estimator_checks import check_estimator
 
+from mmdisaster import distillation
 from mmdisaster.audio import HEADS, RATE, SoundNetFeatures, random_soundnet, soundnet_weights
 from mmdisaster.core import load_provenance
 from mmdisaster.distillation import (
@@ -30,11 +31,14 @@ from mmdisaster.distillation import (
     mean_perplexity,
     new_student,
     read_sounds,
+    read_start,
     save_distilled,
     soft_assignment,
 )
+from mmdisaster.extractors import make_weights
 from mmdisaster.features import Sequences
 from mmdisaster.media import read_waveform
+from mmdisaster.pretrained import WeightsError
 
 QUICK = DistillationSettings(seconds=0.3, batch_size=6, max_epochs=2, patience=2, seed=1)
 TEACHER = ClusterTeacher(k=2, components=2, share=0.7, seed=1)
@@ -122,6 +126,47 @@ def test_early_stopping_keeps_the_best_epoch(corpus):
     assert len(losses) == min(best + 1 + settings.patience, settings.max_epochs)
     shorter = distil_clips(*corpus, PARTS, TEACHER, replace(settings, max_epochs=best + 1))
     assert all(np.array_equal(longer.arrays[name], shorter.arrays[name]) for name in longer.arrays)
+
+
+def test_a_control_keeps_its_last_epoch(corpus):
+    """It is trained for as long as it is told, whatever validation clips say."""
+    settings = replace(QUICK, max_epochs=5, patience=2, learning_rate=0.005)
+    early, last = (distil_clips(*corpus, PARTS, TEACHER, replace(settings, early=each)) for each in (True, False))
+    losses = [row["validation_loss"] for row in last.history]
+    stopped = [row["validation_loss"] for row in early.history]
+    assert len(stopped) < 5 == len(losses) and losses[: len(stopped)] == stopped and losses[-1] > min(stopped)
+    rows = np.flatnonzero(PARTS == "validation")
+    posteriors = clone(TEACHER).fit(corpus[1][PARTS == "train"]).predict_proba(corpus[1][rows])
+    middles = crops([corpus[0][i] for i in rows], round(settings.seconds * RATE))[:, 0].numpy() / 256
+    heard = np.log(last.predict_proba(list(middles)).astype(float).clip(1e-300))
+    assert np.mean(np.sum(posteriors * (np.log(posteriors) - heard), axis=1)) == pytest.approx(losses[-1], rel=0.01)
+
+
+def test_a_control_gets_the_same_posteriors_for_other_clips(corpus, monkeypatch):
+    """Each part keeps its own; nothing else changes."""
+    found = []
+    monkeypatch.setattr(distillation, "distil_soundnet", lambda *inputs: found.append(inputs))
+    for shuffle in (None, 4, 4, 5):
+        distil_clips(*corpus, PARTS, TEACHER, QUICK, None, shuffle)
+    own, one, again, other = found
+    for part in (0, 1):
+        assert own[part].waveforms is not one[part].waveforms
+        assert all(a is b for a, b in zip(own[part].waveforms, one[part].waveforms, strict=True))
+        rows = [np.sort(inputs[part].posteriors, axis=0).tobytes() for inputs in found]
+        assert len(set(rows)) == 1, "the same posteriors"
+        assert np.array_equal(one[part].posteriors, again[part].posteriors)
+        assert not np.array_equal(one[part].posteriors, own[part].posteriors)
+        assert not np.array_equal(one[part].posteriors, other[part].posteriors)
+    assert own[2:] == one[2:]
+
+
+def test_lessons_do_not_begin_with_distilled_weights(distilled, tmp_path):
+    path = save_distilled(tmp_path / "distilled-audio.safetensors", distilled, QUICK, {})
+    for source in ("distilled", "distilled-audio.safetensors"):  # the param's name, and a path to the same file
+        options = {"source": source, "shift": 0.0, "seed": 1}
+        made = make_weights("audio", options, tmp_path, tmp_path / "weights-audio.safetensors", path)
+        with pytest.raises(WeightsError, match=f"weights.audio.source must be .*, was '{source}'"):
+            read_start(made)
 
 
 def test_lessons_begin_where_they_are_told_to(corpus):
