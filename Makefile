@@ -10,7 +10,7 @@ repro: .venv/installed
 	python nbs/stages/readme.py
 	@cat results/table2.md
 
-# several seeds, leakage, what each choice is worth, public benchmarks: more than an hour; interrupted, it goes on
+# several seeds, leakage, what each choice is worth, public benchmarks: about an hour; interrupted, it goes on
 audit: .venv/installed
 	dvc repro audit/dvc.yaml
 	python nbs/stages/readme.py

@@ -172,15 +172,18 @@ LONG = (PIECE + SHARED) * STEP  # samples of the first piece, some 54 s
 
 def _pieces(
     one: Callable[[np.ndarray], np.ndarray],  # waveform → features
-    read: Callable[[int, int], np.ndarray],  # first and last sample → waveform, shorter where the sound ends
+    read: Callable[[int, int], np.ndarray],  # first and last sample → waveform, shorter where there is no more of it
+    samples: int,  # of the whole sound
 ) -> Iterator[np.ndarray]:  # features of each piece, without what it shares
     "Features of a sound, piece by piece."
     for number in itertools.count():
         before = SHARED if number else 0
         first, last = (number * PIECE - before) * STEP, (number + 1) * PIECE * STEP + SHARED * STEP
-        waveform = read(first, last)
+        waveform = np.zeros(min(last, samples) - first, np.float32)
+        found = read(first, last)[: len(waveform)]
+        waveform[: len(found)] = found
         features = one(waveform)
-        if len(waveform) < last - first - RATE:  # a decoder may give some samples less than asked for, but no second
+        if samples < last - RATE:
             yield features[before:]
             return
         yield features[before : before + PIECE]
@@ -222,8 +225,9 @@ class SoundNetFeatures:
 
     def stream(
         self,
-        read: Callable[[int, int], np.ndarray],  # first and last sample → waveform, shorter where the sound ends
+        read: Callable[[int, int], np.ndarray],  # first and last sample → waveform, shorter where there is no more
+        samples: int,  # of the whole sound
     ) -> np.ndarray:  # float32 (steps, 1024)
-        "Features of a sound of any length, read piece by piece."
+        "Features of a sound of any length, read piece by piece; silence stands in for what `read` doesn't give."
         with torch.inference_mode():
-            return np.concatenate(list(_pieces(self._one, read)))
+            return np.concatenate(list(_pieces(self._one, read, samples)))

@@ -9,6 +9,7 @@ import csv
 import difflib
 import io
 import math
+import numbers
 import os
 import re
 from collections import Counter
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from .core import atomic_path, load_json, save_json
+from .core import atomic_path, digest_file, digest_json, load_json, save_json
 
 # %% ../nbs/01_corpus.ipynb #01-008
 REQUIRED = ["clip_id", "video_id", "media", "text", "labels"]
@@ -136,9 +137,11 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 # %% ../nbs/01_corpus.ipynb #01-036
 def _column_problems(columns: list[str]) -> list[Problem]:
-    "Missing columns, and other columns that look like a missing one."
+    "Missing columns, columns that are there twice, and other columns that look like a missing one."
     problems = []
     for name in REQUIRED + OPTIONAL:
+        if columns.count(name) > 1:
+            problems.append(Problem(1, name, None, "must be there once, is there twice"))
         others = {other.lower(): other for other in columns if other not in REQUIRED + OPTIONAL}
         if name in REQUIRED and name not in columns:
             problems.append(Problem(1, name, None, f"is missing; required are {', '.join(REQUIRED)}"))
@@ -147,6 +150,32 @@ def _column_problems(columns: list[str]) -> list[Problem]:
     return problems
 
 # %% ../nbs/01_corpus.ipynb #01-012
+def _is_missing(value: object) -> bool:
+    "Whether a cell holds nothing."
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value))
+
+
+def _as_text(name: str, value: Any) -> Any:
+    "A cell of a required column as text without the blanks around it; what can't be text stays as it is."
+    if _is_missing(value):
+        return ""
+    if name in ("clip_id", "video_id") and isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return str(int(value)) if value == value // 1 else value
+    if not isinstance(value, str):
+        return value.tolist() if isinstance(value, np.ndarray) else value
+    if name in ("text", "media"):
+        return value if name == "text" else value.strip()
+    line = " ".join(value.splitlines()).strip()
+    return "|".join(part.strip() for part in line.split("|")) if name == "labels" else line
+
+
+def _check_text(name: str, value: object) -> str | None:
+    "What a cell must be where it isn't text, or None."
+    if isinstance(value, str):
+        return "must be text without NUL characters" if "\0" in value else None
+    return "must be text, concepts joined by '|'" if name == "labels" else "must be text"
+
+# %% ../nbs/01_corpus.ipynb #01-067
 def _inside(folder: Path, path: Path) -> bool:
     "Whether a path, with all its links followed, stays in a folder."
     try:
@@ -173,7 +202,7 @@ def _check_media(value: str, folder: Path) -> str | None:
 
 def _check_seconds(value: object) -> float | str | None:
     "A `start` or `end` cell as a number, None where empty, or what it must be."
-    if value in ("", None) or (isinstance(value, float) and math.isnan(value)):
+    if _is_missing(value) or value == "":
         return None
     try:
         seconds = float(value)  # type: ignore[arg-type]
@@ -197,9 +226,14 @@ def _check_labels(value: str, concepts: list[str] | None) -> tuple[str, str, str
 
 # %% ../nbs/01_corpus.ipynb #01-013
 def _row_problems(number: int, row: dict, folder: Path, concepts: list[str] | None) -> list[Problem]:
-    "Problems of one row; numbers in `row` are converted in place."
+    "Problems of one row; numbers in `row` are converted in place, and what is no text is taken out."
     given = {name: row.get(name) for name in OPTIONAL}
     row.update(dict.fromkeys(OPTIONAL, math.nan))
+    wrong = {name: expected for name in REQUIRED if (expected := _check_text(name, row[name]))}
+    if wrong:
+        found = [Problem(number, name, row[name], expected) for name, expected in wrong.items()]
+        row.update(dict.fromkeys(wrong, ""))
+        return found
     if not any(row[name] for name in REQUIRED):
         return [Problem(number, None, None, "must not be empty")]
     found = [Problem(number, name, "", "must name the clip") for name in ["clip_id"] if not row[name]]
@@ -224,12 +258,9 @@ def _row_problems(number: int, row: dict, folder: Path, concepts: list[str] | No
 # %% ../nbs/01_corpus.ipynb #01-014
 def _cells(table: pd.DataFrame) -> list[dict]:
     "Rows with text in the required columns, without the blanks around cells."
-    table = table.rename(columns=lambda name: str(name).strip())
-    for name in [name for name in REQUIRED if name in table]:
-        table[name] = table[name].fillna("").astype(str)
-    for name in ["clip_id", "video_id", "media", "labels"]:
-        table[name] = table[name].str.strip()
-    table["labels"] = ["|".join(part.strip() for part in labels.split("|")) for labels in table["labels"]]
+    table = table.rename(columns=lambda name: str(name).strip()).astype(object)
+    for name in REQUIRED:
+        table[name] = [_as_text(name, value) for value in table[name]]
     return table.to_dict("records")
 
 
@@ -315,6 +346,11 @@ def read_corpus(
     return Corpus(read_manifest(folder / "manifest.csv", concepts, media), concepts, media)
 
 
+def _digest_media(manifest: pd.DataFrame, folder: Path) -> str:
+    "SHA-256 over the names and the content of all the files that a manifest names."
+    return digest_json([[name, digest_file(folder / name)] for name in sorted({*manifest["media"]} - {""})])
+
+
 def save_corpus(
     folder: str | Path,  # to write
     manifest: str | Path,  # CSV or Parquet file, one row a clip
@@ -324,9 +360,10 @@ def save_corpus(
     folder, manifest = Path(folder), Path(manifest)
     table, concepts = read_manifest(manifest, concepts or None), concepts or read_concepts(manifest)
     with atomic_path(folder / "manifest.csv") as temporary:
-        table.to_csv(temporary, index=False)
+        table.to_csv(temporary, index=False, quoting=csv.QUOTE_ALL, encoding="utf-8")  # keeps any line break
     media = Path(os.path.relpath(manifest.resolve().parent, folder.resolve())).as_posix()
     about = {"simulated": False, "name": manifest.name, "clips": len(table), "media": media}
+    about["digest"] = _digest_media(table, manifest.parent)
     save_json(folder / "concepts.json", concepts)
     save_json(folder / "corpus.json", about)
     return read_corpus(folder)

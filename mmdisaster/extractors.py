@@ -7,6 +7,7 @@ __all__ = ['code_digest', 'code_digests', 'media_key', 'VisualExtractor', 'Audio
 # %% ../nbs/12_extractors.ipynb #12-004
 import copy
 import importlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from hashlib import sha256
@@ -20,7 +21,7 @@ import pandas as pd
 from .audio import LONG, RATE, SHORTEST, SoundNetFeatures, check_waveform, soundnet_weights
 from .core import digest_arrays, digest_file, digest_json, load_arrays, one_of, read_settings, save_arrays
 from .features import Extractor, Row
-from .media import MissingTrack, read_frames, read_waveform
+from .media import MissingTrack, read_frames, read_waveform, sound_seconds
 from .text import load_vectors
 from .visual import InceptionV3, inception_weights
 
@@ -103,9 +104,21 @@ class VisualExtractor:
 
 # %% ../nbs/12_extractors.ipynb #12-017
 def _part(path: Path, start: float, end: float | None, first: int, last: int) -> np.ndarray:
-    "Some samples of a clip, float32; fewer where it ends."
+    "Some samples of a clip, float32; fewer where its sound ends or pauses."
     stop = start + last / RATE
-    return read_waveform(path, RATE, start + first / RATE, stop if end is None else min(end, stop))
+    try:
+        return read_waveform(path, RATE, start + first / RATE, stop if end is None else min(end, stop))
+    except MissingTrack:
+        return np.empty(0, np.float32)
+
+
+def _samples(part: Callable[[int, int], np.ndarray], seconds: float) -> int:
+    "Samples up to the last that a sound has, looked for from its known end; 0 where it has none."
+    for first in range(max(round(seconds * RATE) - 1, 0) // LONG * LONG, -1, -LONG):
+        waveform = part(first, first + LONG)
+        if len(waveform):
+            return first + len(waveform)
+    return 0
 
 
 class AudioExtractor:
@@ -131,14 +144,16 @@ class AudioExtractor:
     def read(self, row: Row, root: Path) -> np.ndarray | None:  # (samples,), or (steps, 1024) of a long sound
         if not row["media"]:
             return None
-        part = partial(_part, root / row["media"], row.get("start") or 0.0, row.get("end"))
+        path, start, end = root / row["media"], row.get("start"), row.get("end")
+        part = partial(_part, path, start or 0.0, end)
         try:
-            waveform = part(0, LONG)
+            seconds = sound_seconds(path, start, end)
         except MissingTrack:
             return None
-        if len(waveform) >= LONG - RATE:  # kept as features, so that memory doesn't grow with duration
-            return self.network.stream(part)
-        return check_waveform(np.pad(waveform, (0, max(SHORTEST - len(waveform), 0))))
+        if seconds * RATE >= LONG - RATE and (samples := _samples(part, seconds)) >= LONG - RATE:
+            return self.network.stream(part, samples)  # as features, so that memory doesn't grow with duration
+        waveform = part(0, LONG)
+        return check_waveform(np.pad(waveform, (0, max(SHORTEST - len(waveform), 0)))) if len(waveform) else None
 
     def encode(self, inputs: list) -> list[np.ndarray]:  # each float32 (steps, 1024)
         short = iter(self.network.extract([sound for sound in inputs if sound.ndim == 1]))

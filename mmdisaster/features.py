@@ -139,7 +139,7 @@ class _Shard:
 def _rows(manifest: pd.DataFrame) -> list[dict]:
     "Rows as dictionaries, None for what is missing, with their line number in the manifest's file."
     records = manifest.astype(object).where(manifest.notna(), None).to_dict("records")
-    return [{"row": number} | record for number, record in enumerate(records, start=2)]
+    return [record | {"row": number} for number, record in enumerate(records, start=2)]
 
 
 def _plan(rows: list[dict], root: Path, extractor: Extractor, folder: Path, shard_clips: int) -> list[_Shard]:
@@ -158,7 +158,8 @@ def _check_features(clip_ids: list[str], arrays: list[np.ndarray]) -> None:
     largest = np.finfo(STORED).max
     for clip_id, array in zip(clip_ids, arrays, strict=True):
         if not (abs(array) <= largest).all():  # nan fails as well
-            raise ValueError(f"features of clip {clip_id!r} must be finite and at most {largest} in size, were not")
+            advice = "fit random weights to more calibration clips or frames, or take other weights"
+            raise ValueError(f"features of clip {clip_id!r} must lie within ±{largest:g}, did not; {advice}")
         if not len(array):
             raise ValueError(f"features of clip {clip_id!r} must have at least one step, had none")
 
@@ -212,14 +213,25 @@ def _collect(rows: list[dict], futures: list[Future]) -> tuple[list[str], list, 
 class ExtractionError(ValueError):
     "More clips failed than are allowed."
 
+    def __init__(
+        self,
+        clips: int,  # in the corpus
+        max_failures: float,  # share of them that may fail
+        failures: list[dict],  # all of them, as `write_failures` takes them
+    ):
+        super().__init__(clips, max_failures, failures)
+        self.clips, self.max_failures, self.failures = clips, max_failures, failures
 
-def _check_failures(failures: list[dict], clips: int, max_failures: float) -> None:
-    "Raise `ExtractionError`, naming the first few, when there are too many."
-    if len(failures) > max_failures * clips + 1e-9:  # 0.29 of 100 is 28.999999999999996
-        first = "\n".join("row {row}, column {column!r}, value {value!r}: {reason}".format(**f) for f in failures[:5])
-        more = f"\nand {len(failures) - 5} more" if len(failures) > 5 else ""
-        found = f"{len(failures)} of {clips} clips could not be read; allowed are {max_failures:.1%} (max_failures)"
-        raise ExtractionError(f"{found}:\n{first}{more}")
+    def __str__(self) -> str:
+        found = f"{len(self.failures)} of {self.clips} clips could not be read"
+        shown = ["row {row}, column {column!r}, value {value!r}: {reason}".format(**f) for f in self.failures[:5]]
+        more = [f"and {len(self.failures) - 5} more"] if len(self.failures) > 5 else []
+        return "\n".join([f"{found}; allowed are {self.max_failures:.1%} (max_failures):", *shown, *more])
+
+
+def _too_many(failures: list[dict], clips: int, max_failures: float) -> bool:
+    "Whether more clips failed than are allowed."
+    return len(failures) > max_failures * clips + 1e-9  # 0.29 of 100 is 28.999999999999996
 
 # %% ../nbs/11_features.ipynb #11-034
 @dataclass(frozen=True, repr=False)
@@ -241,17 +253,19 @@ class Report:
 
 
 def _compute(waiting: Iterator[Waiting], extractor: Extractor, clips: int, max_failures: float) -> Iterator[str]:
-    "Compute and save shards; yield the id of each clip that is done."
+    "Compute and save shards until too many clips failed; yield the id of each clip that is done, or was only read."
     failures: list[dict] = []
     for shard, futures in waiting:
         clip_ids, inputs, failed = _collect(shard.rows, futures)
         failures += failed
-        _check_failures(failures, clips, max_failures)
-        present = [clip_id for clip_id, value in zip(clip_ids, inputs, strict=True) if value is not None]
-        features = extractor.encode([value for value in inputs if value is not None]) if present else []
-        found = dict(zip(present, features, strict=True))
-        _save_shard(shard, {clip_id: found.get(clip_id) for clip_id in clip_ids}, failed, extractor.dim)
+        if not _too_many(failures, clips, max_failures):
+            present = [clip_id for clip_id, value in zip(clip_ids, inputs, strict=True) if value is not None]
+            features = extractor.encode([value for value in inputs if value is not None]) if present else []
+            found = dict(zip(present, features, strict=True))
+            _save_shard(shard, {clip_id: found.get(clip_id) for clip_id in clip_ids}, failed, extractor.dim)
         yield from (row["clip_id"] for row in shard.rows)
+    if _too_many(failures, clips, max_failures):
+        raise ExtractionError(clips, max_failures, failures)
 
 # %% ../nbs/11_features.ipynb #11-035
 def _finish(folder: Path, shards: list[_Shard], extractor: Extractor) -> dict:
@@ -339,7 +353,7 @@ def read_store(
 def read_presence(
     folder: str | Path,  # filled by `extract`
     clip_ids: list[str] | None = None,  # which clips, in which order; None means all, in the manifest's order
-) -> np.ndarray:  # bool (clips,): whether a clip has the modality; where not, its features are one step of zeros
+) -> np.ndarray:  # bool (clips,): False: lacks it, one step of zeros; a text without known words is there
     "Read which clips have the modality of a store."
     index, places = _read_index(folder, clip_ids)
     absent = set(index.get("absent", []))

@@ -28,6 +28,8 @@ class Inspection:
     presence: dict[str, np.ndarray]  # "visual", "audio", "text" → bool (clips,); only text where media were not read
     seconds: np.ndarray  # (clips,) duration; NaN where there is no media, or none that could be read
     problems: list[Problem]  # errors first, each kind in the manifest's order
+    unreadable: int = 0  # clips whose media can't be read, beyond what is wrong in the manifest
+    max_failures: float = 0.0  # share of all clips that may be so
 
     @property
     def errors(self) -> list[Problem]:
@@ -40,6 +42,10 @@ class Inspection:
     @property
     def can_start(self) -> bool:  # whether nothing stands against a run
         return not self.errors
+
+    @property
+    def too_many(self) -> bool:  # whether more media are unreadable than a run may skip
+        return self.unreadable > self.max_failures * self.clips + 1e-9  # 0.29 of 100 is 28.999999999999996
 
 # %% ../nbs/29_inspection.ipynb #29-011
 RARE = 15  # clips: three for each fifth
@@ -165,11 +171,12 @@ def _label_problems(table: pd.DataFrame, concepts: list[str] | None, counts: dic
     yield from _alike(counts) if concepts is None else []
 
 # %% ../nbs/29_inspection.ipynb #29-023
-def _allow(problems: list[Problem], unreadable: list[Problem], clips: int, max_failures: float) -> list[Problem]:
-    "All problems in order; unreadable media are warnings as long as a run may skip them."
-    if len(unreadable) <= max_failures * clips + 1e-9:
+def _allow(inspection: Inspection, unreadable: list[Problem]) -> Inspection:
+    "The same with unreadable media among its problems, in order: warnings as long as a run may skip them."
+    if not inspection.too_many:
         unreadable = [replace(problem, hint="it will be skipped", severity="warning") for problem in unreadable]
-    return sorted(problems + unreadable, key=lambda problem: (problem.severity != "error", problem.row or 0))
+    problems = [*inspection.problems, *unreadable]
+    return replace(inspection, problems=sorted(problems, key=lambda p: (p.severity != "error", p.row or 0)))
 
 
 def inspect_corpus(
@@ -196,9 +203,8 @@ def inspect_corpus(
         wrong |= {problem.row for problem in unreadable}
         unknown = np.array([number in wrong for number in range(2, len(table) + 2)], bool)
         problems += [*_label_problems(table, concepts, counts), *_twice(table), *_lacking(presence, unknown)]
-    problems = _allow(problems, unreadable, len(table), max_failures)
-    videos = table["video_id"].nunique()
-    return Inspection(path, len(table), videos, counts, presence, _seconds(table, found), problems)
+    about = (path, len(table), table["video_id"].nunique(), counts, presence, _seconds(table, found), problems)
+    return _allow(Inspection(*about, len(unreadable), max_failures), unreadable)
 
 # %% ../nbs/29_inspection.ipynb #29-042
 def sample_frames(
@@ -251,10 +257,16 @@ def format_problems(
     lines += ["concepts: " + ", ".join(f"{name} {count}" for name, count in inspection.concepts.items())]
     for modality, present in inspection.presence.items():
         lines.append(f"with {KINDS[modality]}: {present.sum()} clips")
+    if inspection.unreadable:
+        found = f"{inspection.unreadable} of {inspection.clips} clips"
+        lines.append(f"unreadable media: {found}; {100 * inspection.max_failures:g} % are allowed (max_failures)")
     for name, problems in [("error", inspection.errors), ("warning", inspection.warnings)]:
         if problems:
             lines += ["", f"{len(problems)} {name}{'s' if len(problems) > 1 else ''}"]
             lines += [f"  {line}" for line in _grouped(problems)]
     count = len(inspection.errors)
     end = f"A run can't start: mend the {'error' if count == 1 else 'errors'} first." if count else "A run can start."
+    if inspection.too_many:
+        least = np.ceil(1000 * inspection.unreadable / inspection.clips) / 10  # per cent, rounded up
+        end += f" Unreadable media can be skipped, with max_failures {least / 100:.3g} or more."
     return "\n".join([*lines, "", end])

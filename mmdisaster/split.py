@@ -4,12 +4,12 @@
 __all__ = ['PARTS', 'split_clips', 'Split', 'save_split', 'read_split']
 
 # %% ../nbs/02_split.ipynb #02-004
+import csv
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 
 from .core import atomic_path, one_of
@@ -107,9 +107,12 @@ def save_split(
     split: Split,
 ) -> Path:  # `path`
     "Write clips, parts and labels as CSV, atomically."
-    table = pd.DataFrame({"clip_id": split.clip_ids, "video_id": split.video_ids, "part": split.parts})
-    with atomic_path(path) as temporary:
-        pd.concat([table, pd.DataFrame(split.Y, columns=split.concepts)], axis=1).to_csv(temporary, index=False)
+    names = [["clip_id", "video_id", "part", *split.concepts], split.clip_ids, split.video_ids]
+    returns = any("\r" in name for part in names for name in part)  # which `csv` writes without quotes by itself
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL)
+        writer.writerow(names[0])
+        writer.writerows(zip(*names[1:], split.parts, *np.asarray(split.Y, np.uint8).T, strict=True))
     return Path(path)
 
 
@@ -117,7 +120,8 @@ def read_split(
     path: str | Path,  # CSV file written by `save_split`
 ) -> Split:
     "Read clips, parts and labels."
-    table = pd.read_csv(path, dtype={"clip_id": str, "video_id": str, "part": str}, keep_default_na=False)
-    concepts = list(table.columns[3:])
-    return Split(table["clip_id"].tolist(), table["video_id"].tolist(), table["part"].to_numpy(dtype=str), concepts,
-                 table[concepts].to_numpy(np.uint8))
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    labels = np.array([row[3:] for row in rows]).reshape(len(rows), len(header) - 3).astype(np.uint8)
+    clip_ids, video_ids, parts = ([row[i] for row in rows] for i in range(3))
+    return Split(clip_ids, video_ids, np.array(parts, dtype=str), header[3:], labels)

@@ -13,10 +13,19 @@ import pytest
 import yaml
 from own_corpus import build_corpus
 
+from mmdisaster.corpus import PAPER_TABLE_ONE
+
 ROOT = Path(__file__).resolve().parents[1]
 
 SMALL = {  # the same pipeline on 60 clips
-    "corpus": {"clips": 60, "videos": 20, "calibration_clips": 6},
+    "corpus": {
+        "clips": 60,
+        "videos": 20,
+        "calibration_clips": 6,
+        "manifest": "simulated",
+        "concepts": [*PAPER_TABLE_ONE],
+        "watched": "mmdisaster/__init__.py",
+    },
     "weights": {"visual": {"frames": 2, "size": 75}},
     "features": {"visual": {"frames": 2, "size": 75}},
     "glove": {"epochs": 3},

@@ -1,10 +1,25 @@
 """Small media files of any container and codec, whose pictures say which frame they are and whose sound says when."""
 
+import os
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+
+
+@contextmanager
+def ordinary_priority():
+    """SVT-AV1 gives the thread that calls it real-time priority where it may, before all other programs; undo that."""
+    known = hasattr(os, "sched_getscheduler")
+    policy, priority = (os.sched_getscheduler(0), os.sched_getparam(0)) if known else (None, None)
+    try:
+        yield
+    finally:
+        if known:
+            os.sched_setscheduler(0, policy, priority)
+
 
 VIDEO = {
     "h264": ("libx264", "yuv420p", {"preset": "ultrafast"}),
@@ -96,6 +111,7 @@ def _add_audio(container, codec, layout, sample_rate):
     return stream, form
 
 
+@ordinary_priority()
 def write_media(
     path,
     video_codec="h264",  # a name in VIDEO, or None

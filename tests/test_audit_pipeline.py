@@ -15,7 +15,8 @@ def test_the_audit_runs_on_the_small_corpus(first_run, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(first_run, folder, ignore=shutil.ignore_patterns(".dvc"))
     params = yaml.safe_load((folder / "params.yaml").read_text())
-    params["compare"]["seeds"] = params["leakage"]["seeds"] = SEEDS
+    for section in ["compare", "leakage", "sensitivity"]:
+        params[section]["seeds"] = SEEDS
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     for seed in SEEDS:
         run_together(folder, *(["trials", f"by={by}", f"seed={seed}"] for by in ["clip", "video"]))

@@ -68,6 +68,8 @@ def test_ablations_are_variants_with_words():
 
 def test_the_trials_of_the_stages_are_the_seeds_that_are_compared():
     assert AUDIT["trials"]["matrix"]["seed"] == PARAMS["compare"]["seeds"] == PARAMS["leakage"]["seeds"]
-    for stage in ["variants", "static", "compare"]:
+    assert set(PARAMS["sensitivity"]["seeds"]) <= set(PARAMS["compare"]["seeds"])
+    of = {"variants": "sensitivity", "static": "sensitivity", "sensitivity": "sensitivity", "compare": "compare"}
+    for stage, section in of.items():
         seeds = [int(seed) for dep in AUDIT[stage]["deps"] for seed in re.findall(r"data/trials/clip-(\d+)", dep)]
-        assert seeds == PARAMS["compare"]["seeds"]
+        assert seeds == PARAMS[section]["seeds"], stage

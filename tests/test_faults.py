@@ -7,7 +7,7 @@ import yaml
 from conftest import ROOT, command, copy_project, merge
 
 from mmdisaster.corpus import ManifestError, read_manifest
-from mmdisaster.features import extract
+from mmdisaster.features import ExtractionError, extract, write_failures
 from mmdisaster.media import MediaError, read_frames, read_waveform, write_clip
 
 CONCEPTS = ["Flood", "Speech"]
@@ -96,6 +96,40 @@ def test_an_undecodable_clip_stops_the_extraction_and_is_named(corpus):
     assert not (corpus / "store" / "index.json").exists()
 
 
+class Letters:
+    """An extractor of descriptions that breaks on some of them."""
+
+    modality, dim = "text", 1
+
+    def fingerprint(self):
+        return {}
+
+    def key(self, row, root):
+        return row["text"]
+
+    def read(self, row, root):
+        if row["text"] == "broken":
+            raise ValueError("is broken")
+        return row["text"]
+
+    def encode(self, inputs):
+        return [np.ones((len(text), 1), np.float32) for text in inputs]
+
+
+def test_too_many_failures_are_all_told(tmp_path):
+    """Also those after the one with which there were too many; nothing is written then."""
+    texts = ["broken" if i in (2, 5, 9) else "fine" for i in range(10)]
+    manifest = pd.DataFrame({"clip_id": [f"c{i}" for i in range(10)], "media": "", "text": texts, "row": "mine"})
+    with pytest.raises(ExtractionError, match="3 of 10 clips could not be read; allowed are 10.0%") as caught:
+        extract(manifest, tmp_path, Letters(), tmp_path / "store", shard_clips=4, max_failures=0.1)
+    assert [(f["clip_id"], f["row"]) for f in caught.value.failures] == [("c2", 4), ("c5", 7), ("c9", 11)]
+    assert len(list((tmp_path / "store").iterdir())) == 1  # the shard before there were too many
+    listed = pd.read_csv(write_failures(tmp_path / "failures.csv", {"text": caught.value.failures}))
+    assert listed["clip_id"].tolist() == ["c2", "c5", "c9"]
+    report = extract(manifest, tmp_path, Letters(), tmp_path / "store", shard_clips=4, max_failures=0.3)
+    assert report.failures == caught.value.failures
+
+
 @pytest.mark.parametrize(
     "stage, changes, message",
     [
@@ -106,7 +140,7 @@ def test_an_undecodable_clip_stops_the_extraction_and_is_named(corpus):
 )
 def test_bad_params_stop_a_stage(tmp_path, stage, changes, message):
     project = copy_project(tmp_path)
-    params = yaml.safe_load((project / "params.yaml").read_text())
+    params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
     merge(params, {stage: changes})
     (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     result = command(project, "python", "nbs/stages/run.py", stage, check=False)
@@ -119,4 +153,4 @@ def test_bad_params_stop_a_stage(tmp_path, stage, changes, message):
 def test_every_readable_notebook_names_its_files_from_the_root():
     """No path of one machine in what a reader sees."""
     for path in [*ROOT.glob("nbs/*.ipynb"), *ROOT.glob("nbs/stages/*.ipynb"), *ROOT.glob("*.md")]:
-        assert str(ROOT) not in path.read_text(), path
+        assert str(ROOT) not in path.read_text(encoding="utf-8"), path

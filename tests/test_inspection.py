@@ -1,6 +1,7 @@
 """Bad input of every kind gives an error that a person can act on: no traceback, nothing accepted in silence."""
 
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -8,11 +9,13 @@ import pytest
 from media_files import cut, write_media
 
 from mmdisaster.audio import random_soundnet
-from mmdisaster.corpus import ManifestError, read_concepts, read_manifest
+from mmdisaster.core import load_json
+from mmdisaster.corpus import ManifestError, check_manifest, read_concepts, read_corpus, read_manifest, save_corpus
 from mmdisaster.extractors import AudioExtractor, VisualExtractor
 from mmdisaster.features import ExtractionError, extract, read_presence, read_store, write_failures
 from mmdisaster.inspection import format_problems, inspect_corpus
 from mmdisaster.media import read_frames, read_waveform
+from mmdisaster.split import Split, read_split, save_split
 from mmdisaster.visual import InceptionV3, random_inception
 
 CONCEPTS = ["Flood", "Speech", "Storm"]
@@ -289,6 +292,92 @@ def test_text_of_any_kind_survives(media):
     assert table.loc[2, "text"] == text
 
 
+@pytest.mark.parametrize("mark", ["\r", "\n", "\r\n", "\v", "\f", "\x85", "\u2028"])
+def test_line_breaks_within_cells_survive(media, tmp_path, mark):
+    """In the corpus as the pipeline keeps it and in its split; a name of several lines becomes one line."""
+    values = {"text": f"one{mark}two", "clip_id": f"c{mark}2", "labels": f"Flood|Storm{mark}surge"}
+    path = media / "breaks.parquet"
+    cell(**values)(corpus()).to_parquet(path)
+    kept = save_corpus(tmp_path / "corpus", path)
+    assert len(kept.manifest) == 45 and kept.manifest.loc[2, "text"] == f"one{mark}two"
+    assert kept.manifest.loc[2, "clip_id"] == "c 2" and "Storm surge" in kept.concepts
+    again = read_corpus(tmp_path / "corpus")
+    pd.testing.assert_frame_equal(again.manifest, kept.manifest)
+    split = Split([f"a{mark}b", "c"], ["v", f"w{mark}"], np.array(["train", "test"]), ["A", f"B{mark}C"], np.eye(2))
+    read = read_split(save_split(tmp_path / "split.csv", split))
+    assert (read.clip_ids, read.video_ids, read.concepts) == (split.clip_ids, split.video_ids, split.concepts)
+    assert (read.Y == split.Y).all() and (read.parts == split.parts).all()
+
+
+def test_concepts_with_the_names_of_columns(media, tmp_path):
+    names = ["part", "clip_id", "video_id", "NA"]
+    table = corpus().assign(labels=[names[i % 4] for i in range(45)])
+    kept = save_corpus(tmp_path / "corpus", written(media, lambda _: table, "names"), names)
+    Y = (np.array(kept.manifest["labels"])[:, None] == names).astype(np.uint8)
+    split = Split(list(kept.manifest["clip_id"]), list(kept.manifest["video_id"]), np.repeat(["train"], 45), names, Y)
+    for _ in range(2):  # what is read is written as it was
+        split = read_split(save_split(tmp_path / "split.csv", split))
+        assert kept.concepts == names == split.concepts and (split.Y == Y).all()
+
+
+def test_a_parquet_file_of_any_types(media):
+    table = corpus().assign(clip_id=range(45), video_id=1.0, start=pd.array([*range(44), pd.NA], "Int64"), end=np.nan)
+    table["text"] = pd.Categorical([None, *["water"] * 44])
+    table["labels"] = table["labels"].astype("category")
+    table.to_parquet(media / "types.parquet")
+    read = read_manifest(media / "types.parquet", CONCEPTS)
+    assert read["clip_id"].tolist() == [str(i) for i in range(45)] and set(read["video_id"]) == {"1"}
+    assert read["text"].tolist() == ["", *["water"] * 44] and read["start"].isna().sum() == 1
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda table: table.assign(labels=[["Flood"]] * 45), r"concepts joined by '\|', was \['Flood'\]"),
+        (lambda table: table.assign(labels=7), r"'labels': must be text, concepts joined by '\|', was 7"),
+        (lambda table: table.assign(text=[["water"]] * 45), r"'text': must be text, was \['water'\]"),
+        (lambda table: table.assign(text=b"water"), r"'text': must be text, was b'water'"),
+        (lambda table: table.assign(clip_id=table.index + 0.5), r"'clip_id': must be text, was 0.5"),
+        (lambda table: table.assign(video_id=True), r"'video_id': must be text, was True"),
+        (lambda table: table.assign(media=3), r"'media': must be text, was 3"),
+        (lambda table: table.assign(text="wa\0ter"), r"'text': must be text without NUL characters"),
+        (lambda table: table.assign(**{" text": "b"}), r"'text': must be there once, is there twice"),
+    ],
+)
+def test_cells_of_parquet_that_are_no_text(media, change, message):
+    change(corpus()).to_parquet(media / "cells.parquet")
+    problems = check_manifest(media / "cells.parquet", CONCEPTS)[1]
+    assert len({str(problem).partition("column")[2].partition(":")[0] for problem in problems}) == 1
+    assert re.search(message, str(problems[0])) and len(problems) in (1, 45)
+    shown = format_problems(inspect_corpus(media / "cells.parquet", CONCEPTS))
+    assert re.search(message, shown) and "A run can't start" in shown
+
+
+def test_the_kept_corpus_follows_the_content_of_its_media(media, tmp_path):
+    """Its files are the same for the same media, wherever their dates are, and change with any of them."""
+    for name in ["good.mp4", "silent.mp4"]:
+        shutil.copy(media / name, tmp_path / name)
+    table = corpus()
+    table.loc[3, ["media", "start", "end"]] = ["silent.mp4", "", ""]
+    table.loc[4, ["media", "start", "end"]] = ""
+    path = written(tmp_path, lambda _: table, "media")
+
+    def kept():
+        save_corpus(tmp_path / "corpus", path)
+        return {file.name: file.read_bytes() for file in (tmp_path / "corpus").iterdir()}
+
+    before = kept()
+    (tmp_path / "unused.mp4").write_bytes(b"not in the manifest")
+    (tmp_path / "good.mp4").touch()
+    assert kept() == before
+    shutil.copy(media / "good.mp4", tmp_path / "silent.mp4")
+    after = kept()
+    assert [name for name in before if before[name] != after[name]] == ["corpus.json"]
+    assert len(load_json(tmp_path / "corpus" / "corpus.json")["digest"]) == 64
+    shutil.copy(media / "silent.mp4", tmp_path / "silent.mp4")
+    assert kept() == before
+
+
 def test_all_problems_at_once(media):
     """Three slips in the manifest and two broken files: five errors, in order, and the rest is read all the same."""
     table = corpus()
@@ -329,8 +418,12 @@ def test_a_run_with_five_percent_of_broken_clips_reports_each(media, extractors,
     for row, name in [(4, "half.mkv"), (11, "noise.mp4"), (17, "silent.mp4"), (23, "sound.mp3"), (29, "")]:
         table.loc[row, ["media", "start", "end"]] = [name, "", ""]
     path = written(media, lambda _: table, "five")
-    assert not inspect_corpus(path, CONCEPTS).can_start
+    refused = format_problems(inspect_corpus(path, CONCEPTS, max_failures=0.04))
+    assert "unreadable media: 2 of 40 clips; 4 % are allowed (max_failures)" in refused
+    assert refused.endswith("can be skipped, with max_failures 0.05 or more.") and "A run can't start" in refused
     inspection = inspect_corpus(path, CONCEPTS, max_failures=0.05)
+    shown = format_problems(inspection)
+    assert "2 of 40 clips; 5 % are allowed" in shown and shown.endswith("A run can start.")
     assert inspection.can_start and [p.row for p in inspection.warnings if p.row] == [6, 13]
     manifest, failures = read_manifest(path, CONCEPTS), {}
     for modality, extractor in extractors.items():

@@ -11,7 +11,9 @@ from conftest import ROOT, environment
 from media_files import cut, heard, numbers, picture, write_media
 
 from mmdisaster import media
-from mmdisaster.media import MediaError, MissingTrack, probe, read_frames, read_waveform
+from mmdisaster.audio import LONG, RATE, SoundNetFeatures, random_soundnet, soundnet_steps
+from mmdisaster.extractors import AudioExtractor
+from mmdisaster.media import MediaError, MissingTrack, probe, read_frames, read_waveform, sound_seconds
 
 FILES = [  # container, codecs of pictures and sound
     ("mp4", "h264", "aac"),
@@ -173,6 +175,39 @@ def test_gaps_in_the_sound_are_silence(tmp_path):
         read_waveform(path, start=2.5, end=3.5)
 
 
+@pytest.fixture(scope="module")
+def listener():
+    tones = [np.sin(np.arange(20_000, dtype=np.float32) / rate) / 2 for rate in (4, 8, 16)]
+    return AudioExtractor(SoundNetFeatures(random_soundnet(0, tones)))
+
+
+@pytest.mark.parametrize("gap", [(50, 60), (0, 56), (56, 140)], ids=["at the end of a piece", "first", "a whole piece"])
+def test_a_long_sound_goes_on_after_a_gap(tmp_path, listener, gap):
+    """The first piece ends at 53.5 s, the next at 101 s; what one network makes of all of it at once is the oracle."""
+    path = write_media(tmp_path / "a.mkv", "mpeg4", "pcm", 150, (32, 64), 2, gap=gap, sample_rate=RATE)
+    whole = np.zeros(150 * RATE, np.float32)
+    for begin, end in [(0, gap[0]), (gap[1], 150)]:
+        if end > begin:
+            whole[begin * RATE : end * RATE] = read_waveform(path, RATE, begin, end)
+    found = listener.read({"media": path.name}, tmp_path)
+    assert len(found) == soundnet_steps(150 * RATE)
+    assert np.allclose(found, listener.encode([whole])[0], atol=1e-3)
+    if gap == (56, 140):
+        assert listener.read({"media": path.name, "start": 60.0, "end": 130.0}, tmp_path) is None  # nothing but the gap
+        short = listener.read({"media": path.name, "start": 54.0, "end": 130.0}, tmp_path)  # two seconds before it
+        assert short.shape == (2 * RATE,) and len(short) < LONG
+
+
+def test_how_long_sound_lasts_is_known_without_decoding(tmp_path):
+    path = write_media(tmp_path / "a.mkv", "mpeg4", "pcm", seconds=6, audio_seconds=4, gap=(2, 3))
+    assert abs(sound_seconds(path) - 4) < 0.01 and abs(sound_seconds(path, 1, 9) - 3) < 0.01
+    content = path.read_bytes()
+    (tmp_path / "b.mkv").write_bytes(content.replace(b"DURATION", b"NOTATION"))  # a file without these tags
+    assert content.count(b"DURATION") == 2 and abs(sound_seconds(tmp_path / "b.mkv") - 4) < 0.01
+    with pytest.raises(MissingTrack, match="has no audio after 4.000 s"):
+        sound_seconds(tmp_path / "b.mkv", 5)
+
+
 def test_sound_that_begins_late(tmp_path):
     sound = read_waveform(write_media(tmp_path / "a.mkv", audio_codec="pcm", seconds=3, gap=(0, 1)))
     assert len(sound) == 3 * 22_050 and not sound[:22_000].any() and np.abs(sound[22_100:]).max() > 0.4
@@ -282,7 +317,7 @@ def test_sound_without_a_stated_length(tmp_path):
 
 
 HOUR = """
-import resource, sys, time
+import pathlib, re, resource, sys, time
 import numpy as np
 sys.path.insert(0, "tests")
 from media_files import heard, numbers
@@ -301,7 +336,11 @@ for i in range(100):
     assert abs(heard(sound, 22050) - 300 - 7 * ((start + 5) // 10)) < 2, start
 print((time.process_time() - begin) / once)
 print(len(read_waveform(path)) / 22050)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+status = pathlib.Path("/proc/self/status")  # `ru_maxrss` counts what the process was before it became this program
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+if status.is_file():
+    peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", status.read_text())[1])
+print(peak / 1024)
 """
 
 

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import yaml
-from conftest import ROOT, command
+from conftest import ROOT, command, copy_project
 from own_corpus import CODECS, CONCEPTS, KINDS
 from safetensors.numpy import load_file
 
@@ -78,10 +78,42 @@ def test_params_name_the_corpus_and_the_readme_stays(own_run):
 def test_a_corpus_that_can_not_start_changes_nothing(own_run, tmp_path):
     """All problems at once, exit status 1, params.yaml as it was."""
     table = pd.read_csv(own_run / "own" / "clips.csv")
-    table.loc[3, "labels"], table.loc[5, "media"] = "Fier", "media/gone.mp4"
+    table.loc[3, "labels"], table.loc[5, "media"] = "Fires", "media/gone.mp4"
     (own_run / "own" / "wrong.csv").write_text(table.to_csv(index=False))
     before = (own_run / "params.yaml").read_bytes()
     result = command(own_run, "python", "nbs/stages/bring.py", "own/wrong.csv", check=False)
     assert result.returncode == 1 and (own_run / "params.yaml").read_bytes() == before
     assert "row 7, column 'media': must name an existing file, was 'media/gone.mp4'" in result.stderr
-    assert "concept 'Fier' looks like concept 'Fire'" in result.stderr and "A run can't start" in result.stderr
+    assert "concept 'Fires' looks like concept 'Fire'" in result.stderr and "A run can't start" in result.stderr
+
+
+def brought(folder, path, concepts):
+    """What params.yaml says after a manifest of a dozen descriptions was brought; None where it was refused."""
+    path.parent.mkdir(exist_ok=True)
+    rows = [[f"c{i}", f"v{i}", "", "water in the street", concepts[i % len(concepts)]] for i in range(12)]
+    columns = ["clip_id", "video_id", "media", "text", "labels"]
+    pd.DataFrame(rows, columns=columns).to_csv(path, index=False)
+    before = (folder / "params.yaml").read_bytes()
+    result = command(folder, "python", "nbs/stages/bring.py", path, check=False)
+    assert "Traceback" not in result.stderr
+    if result.returncode:
+        assert (folder / "params.yaml").read_bytes() == before
+        return None
+    return yaml.safe_load((folder / "params.yaml").read_text())["corpus"]
+
+
+def test_bringing_manifests(tmp_path):
+    """Names that YAML reads as something else stay names; folders that DVC can't watch are refused; and back again."""
+    folder = copy_project(tmp_path)
+    original = yaml.safe_load((folder / "params.yaml").read_text())
+    assert brought(folder, folder / "odd" / "clips.csv", ["No", "1:30", "Yes, please"])["concepts"] == [
+        "1:30",
+        "No",
+        "Yes, please",
+    ]
+    assert brought(folder, folder / "clips.csv", ["Fire", "Water"]) is None
+    assert brought(folder, folder / "data" / "clips.csv", ["Fire", "Water"]) is None
+    two = brought(folder, folder / "odd" / "two.csv", ["Damage", "Victim"])
+    assert two["concepts"] == ["Damage", "Victim"] and two["manifest"] == "odd/two.csv" and two["watched"] == "odd"
+    command(folder, "python", "nbs/stages/bring.py", "simulated")
+    assert yaml.safe_load((folder / "params.yaml").read_text()) == original

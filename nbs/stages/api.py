@@ -30,14 +30,21 @@ def type_name(annotation: Any) -> str:
     )
 
 
+def default_value(value: Any) -> str:
+    """A default as it would be written; of a function its name, not its address."""
+    if value is empty:
+        return ""
+    return f"`{escaped(value.__name__ if inspect.isroutine(value) or inspect.isclass(value) else repr(value))}`"
+
+
 def parameters(symbol: Any) -> list[str]:
     """A table of a function's or a class's parameters, and what comes back."""
     found = dict(docments(symbol, full=True, returns=True))
     returned = found.pop("return", None)
     rows = []
     for name, about in found.items():
-        default = "" if about["default"] is empty else f"`{escaped(repr(about['default']))}`"
-        cells = [f"`{name}`", escaped(type_name(about["anno"])), default, escaped(about["docment"] or "")]
+        cells = [f"`{name}`", escaped(type_name(about["anno"])), default_value(about["default"])]
+        cells.append(escaped(about["docment"] or ""))
         shown = name != "self" and not cells[1].startswith("VAR_")  # *args of a class that takes none
         rows += [f"| {' | '.join(cells)} |"] if shown else []
     lines = ["| parameter | type | default | meaning |", "| --- | --- | --- | --- |", *rows, ""] if rows else []

@@ -10,12 +10,34 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
+from mmdisaster.core import atomic_path
 from mmdisaster.corpus import PAPER_TABLE_ONE, check_manifest, count_concepts
 from mmdisaster.inspection import format_problems, inspect_corpus
 
 ROOT = Path(__file__).resolve().parents[2]
-EMBEDDED = {"manifest": "simulated", "watched": "mmdisaster/__init__.py", "concepts": list(PAPER_TABLE_ONE)}
+
+
+def outputs() -> list[Path]:
+    """What the stages make: files, and folders up to the part that a matrix fills in."""
+    found = []
+    for file in ["dvc.yaml", "audit/dvc.yaml"]:
+        for stage in YAML(typ="safe").load(ROOT / file)["stages"].values():
+            names = [out if isinstance(out, str) else next(iter(out)) for out in stage["outs"]]
+            plain = [name.partition("${")[0].rpartition("/")[0] if "${" in name else name for name in names]
+            found += [ROOT / name for name in plain]
+    return [path for path in found if path not in (ROOT / "data", ROOT / "models", ROOT / "reports", ROOT / "results")]
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that DVC could not watch: one that holds the project, or what stages make."""
+    crossed = [out for out in outputs() if folder.is_relative_to(out) or out.is_relative_to(folder)]
+    if ROOT.is_relative_to(folder) or crossed:
+        raise ValueError(
+            f"the manifest must lie in a folder of its own, outside what the project makes, was in {folder}; "
+            "put it and its media into another folder, such as one beside the project"
+        )
 
 
 def shown(path: Path) -> str:
@@ -25,8 +47,9 @@ def shown(path: Path) -> str:
 
 def bring(manifest: Path, known: list[str], max_failures: float) -> dict:
     """Params of a manifest, once it is checked; raises `SystemExit` where a run could not start."""
+    check_folder(manifest.parent)
     named = list(count_concepts(check_manifest(manifest)[0]))
-    stated = known if set(named) <= set(known) else None  # concepts that were stated before, and their order, stay
+    stated = known if set(named) == set(known) else None  # an order that was stated before stays
     found = inspect_corpus(manifest, stated, max_failures=max_failures)
     print(format_problems(found), file=sys.stderr)
     if not found.can_start:
@@ -34,27 +57,35 @@ def bring(manifest: Path, known: list[str], max_failures: float) -> dict:
     return {"manifest": shown(manifest), "watched": shown(manifest.parent), "concepts": stated or named}
 
 
+def write(section: dict, taken: dict) -> None:
+    """Put what was taken into a section, quoted: `No` and `1:30` are names, too."""
+    for name in ["manifest", "watched"]:
+        section[name] = DoubleQuotedScalarString(taken[name])
+    section.ca.items.pop("concepts", None)  # where the old ones came from
+    section["concepts"] = CommentedSeq(map(DoubleQuotedScalarString, taken["concepts"]))
+    section["concepts"].fa.set_flow_style()
+
+
 def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         print(__doc__, file=sys.stderr)
         return 2
     yaml = YAML()
-    yaml.width, yaml.preserve_quotes = 200, True
+    yaml.width, yaml.preserve_quotes = 4096, True
     params = yaml.load(ROOT / "params.yaml")
     section = params["corpus"]
     allowed = min(params["features"][modality]["max_failures"] for modality in ["visual", "audio"])
+    taken = {"manifest": "simulated", "watched": "mmdisaster/__init__.py", "concepts": list(PAPER_TABLE_ONE)}
     try:
-        taken = EMBEDDED
         if arguments != ["simulated"]:
-            taken = bring(Path(arguments[0]).resolve(), list(section["concepts"]), allowed)
+            manifest = Path(arguments[0]).expanduser().resolve()
+            taken = bring(manifest, list(section["concepts"]), allowed)
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 1
-    for name, value in taken.items():
-        if section[name] != value:
-            section[name] = CommentedSeq(value) if isinstance(value, list) else value
-    section["concepts"].fa.set_flow_style()
-    yaml.dump(params, ROOT / "params.yaml")
+    write(section, taken)
+    with atomic_path(ROOT / "params.yaml") as temporary:
+        yaml.dump(params, temporary)
     print(f"params.yaml: corpus.manifest is {taken['manifest']}, concepts are {', '.join(taken['concepts'])}")
     return 0
 

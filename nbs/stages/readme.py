@@ -12,14 +12,17 @@ BEGIN, END = "<!-- results: written by `make readme`, not by hand -->", "<!-- en
 
 
 def results_block(results: Path) -> str:
-    """Verdicts, tables and figures, as the stages wrote them."""
-    return "\n".join([
-        "### Does the claim hold?\n", (results / "verdicts.md").read_text(),
+    """Verdicts, tables and figures, as the stages wrote them; the audit's where it has run."""
+    audited = [
+        "### Does the claim hold?\n", (results / "verdicts.md").read_text(encoding="utf-8"),
         "The whole page: [results/report.md](results/report.md).\n",
         "![Gains over each row, and what the paper printed](results/gains.png)\n",
         "### What a split by clip adds\n", "![Leakage, row by row](results/leakage.png)\n",
-        "### Table I, counted from the manifest\n", (results / "table1.md").read_text(),
-        "### Table II, on the test clips of one split\n", (results / "table2.md").read_text(),
+    ] if (results / "verdicts.md").is_file() else []  # fmt: skip
+    return "\n".join([
+        *audited,
+        "### Table I, counted from the manifest\n", (results / "table1.md").read_text(encoding="utf-8"),
+        "### Table II, on the test clips of one split\n", (results / "table2.md").read_text(encoding="utf-8"),
         "### Figure 2\n", "![F1 per concept, by fusion model](results/figure2.png)\n",
         "### The elimination path\n", "![Score against features kept](results/elimination.png)\n",
     ])  # fmt: skip
@@ -38,15 +41,15 @@ def main(arguments: list[str]) -> int:
     path = ROOT / "README.md"
     evaluation = json.loads((ROOT / "results" / "evaluate.json").read_text())
     if not evaluation["provenance"]["corpus"]["simulated"]:
-        print("README.md keeps the results of the embedded corpus; yours are in results/")
+        print("README.md keeps the embedded corpus's tables; yours, and until you go back the figures, are in results/")
         return 0
-    old = path.read_text()
+    old = path.read_text(encoding="utf-8")
     new = renew(old, results_block(ROOT / "results"))
     if "--check" in arguments:
         if new != old:
             print("README.md doesn't show what results/ holds: run `make readme`", file=sys.stderr)
         return int(new != old)
-    path.write_text(new)
+    path.write_text(new, encoding="utf-8")
     return 0
 
 

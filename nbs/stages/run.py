@@ -59,6 +59,8 @@ def read_parameters(notebook: nbformat.NotebookNode, name: str) -> dict:
 
 def same_kind(value, default) -> bool:
     """Whether a value may stand where the notebook has its default: the same type, or an int for a float."""
+    if type(value) is list and type(default) is list and default:
+        return all(same_kind(item, default[0]) for item in value)
     return type(value) is type(default) or (type(value) is int and type(default) is float)
 
 
@@ -88,8 +90,13 @@ def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
+SAYS_ALL = {"ManifestError", "ExtractionError", "MediaError", "WeightsError", "ModelError"}  # what users can mend
+
+
 def explain(error) -> str:
-    """The failed cell and the traceback, as a person wants to read it."""
+    """The failed cell and the traceback, as a person wants to read it; the message alone where it says what to do."""
+    if error.ename in SAYS_ALL:
+        return error.evalue
     source = "\n".join(f"    {line}" for line in error.source.splitlines())
     return "\n".join([f"cell {error.exec_count} failed:", source, "", *error.traceback])
 
