@@ -63,6 +63,8 @@ from mmdisaster.extractors import (
     make_weights,
 )
 from .features import ExtractionError, Extractor, Sequences, extract, read_store, write_failures
+
+# %% ../nbs/30_models.ipynb #30-005a
 from .fusion import MODALITIES, FusionSettings, fit_fusion, join_features, make_machine
 from .metrics import score_row
 from .powerset import LabelPowerset, WeightedPowersetSVC
@@ -225,7 +227,7 @@ class Clip:
         if any("\ud800" <= letter <= "\udfff" for letter in self.text):  # bytes in another encoding, from a shell
             raise ValueError(f"text of a clip must be Unicode, was {self.text!r}")
 
-
+# %% ../nbs/30_models.ipynb #30-028a
 @dataclass(frozen=True)
 class Prediction:
     "What a model says about a clip."
@@ -288,7 +290,7 @@ def _check_columns(columns: list[str]) -> None:
     if "media" not in columns:
         raise ValueError(f"column 'media' is missing; columns are {', '.join(columns)}")
 
-
+# %% ../nbs/30_models.ipynb #30-031a
 def table_clips(
     table: pd.DataFrame,  # with a column `media`, and perhaps `text`, `start` and `end`
     folder: str | Path,  # that media are relative to
@@ -342,7 +344,9 @@ def _read(folder: Path, name: str, reader: Callable[[Path], Any]) -> Any:
     try:
         return reader(folder / name)
     except UNREADABLE as error:
-        raise ModelError(folder, name, f"can't be read: {error}") from error
+        words = " ".join(str(error).split()) or type(error).__name__
+        lacks = "it lacks " if isinstance(error, KeyError) else ""
+        raise ModelError(folder, name, f"can't be read: {lacks}{words}") from error
 
 # %% ../nbs/30_models.ipynb #30-035
 @dataclass(eq=False, repr=False)
@@ -411,7 +415,8 @@ def _table(clips: list[Clip]) -> pd.DataFrame:
     media = [str(Path(clip.media).absolute()) if clip.media else "" for clip in clips]
     rows = [{"text": clip.text, "start": clip.start, "end": clip.end} for clip in clips]
     table = pd.DataFrame(rows).astype({"start": float, "end": float})
-    return table.assign(media=media, clip_id=[str(i) for i in range(len(clips))])
+    table["media"] = pd.Series(media, dtype=object)  # a file's name may hold bytes that are no text
+    return table.assign(clip_id=[str(i) for i in range(len(clips))])
 
 
 @dataclass
@@ -596,7 +601,7 @@ RANGES = {  # setting → from, to
 }
 MOST_WEIGHTS = 2**31  # of a temporal network; Adam takes 32 GiB for them
 
-
+# %% ../nbs/30_models.ipynb #30-051c
 @contextmanager
 def _about(section: str) -> Iterator[None]:
     "Say which section an error is about."
@@ -766,6 +771,7 @@ def extract_static(
         except ExtractionError as error:  # too many: say which they were, as far as it came
             failures[modality] = error.failures
             write_failures(folder / "failures.csv", failures)
+            error.add_note(f"all that were found are listed in {folder / 'failures.csv'}")
             raise
         failures[modality] = report.failures
     write_failures(folder / "failures.csv", failures)
@@ -797,7 +803,7 @@ def _check_about(concepts: Any, provenance: Any) -> None:
         except TypeError as error:
             raise ValueError(str(error)) from error
 
-
+# %% ../nbs/30_models.ipynb #30-057a
 def train(
     manifest: str | Path,  # CSV or Parquet file, one row a clip
     folder: str | Path,  # where features and weights are kept; a training that was interrupted goes on there
@@ -964,15 +970,16 @@ def _describe(folder: Path) -> _Description:
 
 
 def _check_files(folder: Path, files: dict[str, _File]) -> None:
-    "Compare each file with its size and digest."
+    "Compare all files with their sizes, and then, small ones first, with their digests."
     for name, known in files.items():
         if not (folder / name).is_file():
             raise ModelError(folder, name, "is missing")
         size = (folder / name).stat().st_size
         if size != known.bytes:
             raise ModelError(folder, name, f"must have {known.bytes} bytes, has {size}: it was cut off or replaced")
-        if digest_file(folder / name) != known.sha256:
-            raise ModelError(folder, name, f"is damaged: SHA-256 must be {known.sha256}")
+    for name in sorted(files, key=lambda name: files[name].bytes):
+        if digest_file(folder / name) != files[name].sha256:
+            raise ModelError(folder, name, f"is damaged: SHA-256 must be {files[name].sha256}")
 
 # %% ../nbs/30_models.ipynb #30-081
 def _read_network(path: Path, device: str, concepts: int) -> TemporalClassifier:
