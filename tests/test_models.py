@@ -6,10 +6,12 @@ import pickle
 import shutil
 import subprocess
 import sys
+from datetime import timedelta
 from io import BytesIO
 from zipfile import ZipFile
 
 import numpy as np
+import pandas as pd
 import pytest
 import skops.io
 from conftest import ROOT, environment
@@ -18,12 +20,25 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.preprocessing import StandardScaler
 
 from mmdisaster import models
-from mmdisaster.core import digest_file, digest_json, load_json, save_arrays, save_json
+from mmdisaster.core import digest_file, digest_json, load_arrays, load_json, save_arrays, save_json
 from mmdisaster.corpus import read_manifest
-from mmdisaster.features import extract, read_store
+from mmdisaster.features import ExtractionError, extract, read_store
 from mmdisaster.fusion import MODALITIES, FusionSettings, fit_fusion
 from mmdisaster.media import write_clip
-from mmdisaster.models import Clip, ModelError, clip_vectors, load_model, load_parts, save_model, save_parts, train
+from mmdisaster.models import (
+    Clip,
+    ModelError,
+    Prediction,
+    clip_vectors,
+    load_model,
+    load_parts,
+    prediction_table,
+    prepare_weights,
+    read_clips,
+    save_model,
+    save_parts,
+    train,
+)
 from mmdisaster.simulate import SimulationSettings, simulate_corpus
 from mmdisaster.split import Split
 
@@ -76,12 +91,10 @@ def spoil(path, content):
     path.write_bytes(content)
 
 
-def sign(folder):
-    """Give the folder's description the digests that its files have now, as an intruder would."""
+def sign(folder, name):
+    """Give the folder's description the digest that a file has now, as an intruder would."""
     about = load_json(folder / "model.json")
-    about.pop("digest")
-    for name in about["files"]:
-        about["files"][name] = {"bytes": (folder / name).stat().st_size, "sha256": digest_file(folder / name)}
+    about["files"][name] = {"bytes": (folder / name).stat().st_size, "sha256": digest_file(folder / name)}
     describe(folder, about)
 
 
@@ -175,11 +188,171 @@ def test_an_interrupted_training_goes_on(home):
 def test_training_leaves_out_what_it_may_and_says_so(home, tmp_path):
     corpus = shutil.copytree(home / "corpus", tmp_path / "corpus")
     (corpus / "media/clip-009.mp4").write_bytes(b"no film")
-    with pytest.raises(ValueError, match="clip-009.mp4"):
+    (tmp_path / "work").mkdir()
+    for weights in (home / "work").glob("weights-[va]*"):
+        os.link(weights, tmp_path / "work" / weights.name)
+    with pytest.raises(ExtractionError, match="clip-009.mp4") as caught:
         train(corpus / "manifest.csv", tmp_path / "work", CONCEPTS, SMALL)
+    assert "clip-009" in (tmp_path / "work/failures.csv").read_text()
+    assert "failures.csv" in caught.value.__notes__[0]
+    (tmp_path / "work/failures.csv").unlink()
     made = train(corpus / "manifest.csv", tmp_path / "work", CONCEPTS, SMALL, max_failures=0.05)
     assert made.provenance["left_out"] == 1 and made.provenance["clips"] == 23
     assert "clip-009" in (tmp_path / "work/failures.csv").read_text()
+
+
+def test_weights_are_those_that_are_asked_for(home, tmp_path):
+    """Random ones, a file's, random ones again: never what another asked for, nor damaged ones; nothing beside them."""
+
+    shutil.copytree(home / "work/calibration", tmp_path / "work/calibration")
+    shutil.copy2(home / "work/weights-audio.safetensors", tmp_path / "work")
+
+    def weights(source="random"):
+        asked = {"calibration": {"clips": 2}, "weights": {"audio": {"source": str(source)}}}
+        path = prepare_weights("audio", models.complete_settings(asked), tmp_path / "work")
+        return load_arrays(path), path.stat().st_mtime_ns
+
+    def same(a, b):
+        return all((a[name] == b[name]).all() for name in a)
+
+    first, written = weights()
+    assert weights()[1] == written  # not made twice
+    other = save_arrays(tmp_path / "other.safetensors", {name: array + 1 for name, array in first.items()})
+    assert same(weights(other)[0], load_arrays(other)) and same(weights()[0], first)
+    save_arrays(other, {name: array + 2 for name, array in first.items()})  # the same name, another content
+    path = tmp_path / "work/weights-audio.safetensors"
+    for _ in range(2):
+        assert same(weights(other)[0], load_arrays(other))
+        path.write_bytes(path.read_bytes()[:-4] + b"\0\1\2\3")
+    assert {p.name for p in (tmp_path / "work").iterdir()} == {"weights-audio.safetensors", "calibration"}
+
+
+def test_concepts_may_be_called_like_columns():
+    concepts = ["media", "failure", "clip_id", "start", "concepts", "score: media"]
+    said = Prediction(Clip("a.mp4"), {name: i / 10 for i, name in enumerate(concepts)}, ["media"])
+    table = prediction_table([said, Prediction(Clip("b.mp4"), {}, [], [], "no such file")])
+    assert table["media"].tolist() == ["a.mp4", "b.mp4"] and table["concepts"].tolist() == ["media", ""]
+    assert table.loc[0, [f"score: {name}" for name in concepts]].tolist() == [i / 10 for i in range(6)]
+    assert table["failure"][1] == "no such file" and not set(concepts) & set(table.columns) - {
+        "media", "failure", "start", "concepts", "score: media"
+    }  # fmt: skip
+    assert table.columns.is_unique
+
+
+NO_CLIPS = {  # what a clip is made of → what the error says
+    "media none": ({"media": None}, "media of a clip must be .*, was None"),
+    "media number": ({"media": 5}, "media of a clip must be .*, was 5"),
+    "text none": ({"text": None}, "text of a clip must be text, or empty, was None"),
+    "text bytes": ({"text": "M\udcfcll"}, "text of a clip must be Unicode"),
+    "start time": ({"start": timedelta(seconds=1)}, r"start of a clip must be .*, was datetime.timedelta\(seconds=1\)"),
+    "start nan": ({"start": float("nan")}, "start of a clip must be seconds from 0 up, or None, was nan"),
+    "start true": ({"start": True}, "start of a clip must be .* was True"),
+    "end negative": ({"end": -1}, "end of a clip must be .* was -1"),
+    "end infinite": ({"end": float("inf")}, "end of a clip must be .* was inf"),
+    "end text": ({"end": "4"}, "end of a clip must be .* was '4'"),
+}
+
+
+@pytest.mark.parametrize("name", NO_CLIPS)
+def test_what_is_no_clip_is_refused(name):
+    given, says = NO_CLIPS[name]
+    with pytest.raises(ValueError, match=says):
+        Clip(**{"media": "a.mp4"} | given)
+
+
+def test_what_can_not_be_asked_is_refused(home, model):
+    for wanted in (None, 5, [None], [{"media": "a.mp4"}], b"a.mp4"):
+        with pytest.raises(ValueError, match="media of a clip must be"):
+            model.predict(wanted)
+    for share in (7, -0.1, float("nan"), None, "all"):
+        with pytest.raises(ValueError, match="max_failures must be a share between 0 and 1, was"):
+            model.predict("a.mp4", share)
+        with pytest.raises(ValueError, match="max_failures must be a share between 0 and 1, was"):
+            train(home / "corpus/manifest.csv", home / "never", CONCEPTS, SMALL, share)
+    assert model.predict([]) == [] and not (home / "never").exists()
+
+
+NO_SETTINGS = {  # settings → what the error says
+    "weights no section": ({"weights": 5}, "section 'weights' must hold names and values, was 5"),
+    "no sections": ([1], r"settings must hold sections, was \[1\]"),
+    "units": ({"temporal": {"units": 0}}, "temporal: units must be a whole number from 1 up, was 0"),
+    "batch": ({"temporal": {"batch_size": 0}}, "temporal: batch_size must be .* was 0"),
+    "epochs": ({"temporal": {"max_epochs": 0}}, "temporal: max_epochs must be .* was 0"),
+    "patience": ({"temporal": {"patience": -1}}, "temporal: patience must be .* was -1"),
+    "memory": ({"temporal": {"units": 10**6}}, "temporal: units 1,000,000, .* at most"),
+    "threads": ({"temporal": {"threads": 10**9}}, "temporal: 'threads' must be at most 1,024, was 1,000,000,000"),
+    "C": ({"fuse": {"C": 0.0}}, "fuse: .*C"),
+    "C nan": ({"fuse": {"C": float("nan")}}, "fuse: 'C' must be finite, was nan"),
+    "kernel": ({"fuse": {"kernel": "precomputed"}}, "fuse: kernel must be one of .* was 'precomputed'"),
+    "trees": ({"fuse": {"n_trees": 0}}, "fuse: 'n_trees' must be at least 1, was 0"),
+    "shares": ({"split": {"fractions": [0.5, 0.5]}}, "split: fractions must be three positive numbers"),
+    "share nan": ({"split": {"fractions": [0.6, float("nan"), 0.4]}}, "split: 'fractions' must be finite, was nan"),
+    "by": ({"split": {"by": "day"}}, "split: by must be one of 'clip', 'video', was 'day'"),
+    "size": ({"features": {"visual": {"size": 50}}}, "features.visual: 'size' must be at least 75, was 50"),
+    "frames": ({"features": {"visual": {"frames": 10**20}}}, "features.visual: 'frames' must be at most 10,000"),
+    "device": ({"features": {"audio": {"device": "abacus"}}}, "features.audio: device must be .* was 'abacus'"),
+    "lines": ({"glove": {"malformed": "mend"}}, "glove: malformed must be one of 'error', 'skip', was 'mend'"),
+    "limit": ({"glove": {"limit": 0}}, "glove: 'limit' must be at least 1, was 0"),
+    "vectors": ({"glove": {"source": "gone.txt"}}, "gone.txt"),
+    "weights": ({"weights": {"visual": {"source": "imagnet"}}}, "did you mean 'imagenet'"),
+}
+
+
+@pytest.mark.parametrize("name", NO_SETTINGS)
+def test_settings_are_tried_before_work_begins(home, tmp_path, name):
+    settings, says = NO_SETTINGS[name]
+    with pytest.raises(ValueError, match=says):
+        train(home / "corpus/manifest.csv", tmp_path / "work", CONCEPTS, settings)
+    assert not (tmp_path / "work").exists()
+
+
+def test_what_can_not_be_kept_is_refused_before_work_begins(home, tmp_path):
+    for given, says in [
+        ({"provenance": {"by": object()}}, "provenance: JSON can't hold"),
+        ({"provenance": {"score": float("nan")}}, "provenance: "),
+        ({"provenance": 5}, "provenance must hold names and values, was 5"),
+        ({"concepts": "Damage"}, "concepts must be a list of names, or None, was 'Damage'"),
+        ({"concepts": 5}, "concepts must be a list of names, or None, was 5"),
+    ]:
+        with pytest.raises(ValueError, match=says):
+            train(home / "corpus/manifest.csv", tmp_path / "work", settings=SMALL, **given)
+    assert not (tmp_path / "work").exists()
+
+
+NO_TABLES = {  # file, content → what the error says, after the file's name
+    "no rows": ("t.csv", b"media,text\n", "must have a row for each clip"),
+    "empty": ("t.csv", b"", "is empty"),
+    "Latin-1": ("t.csv", "media,text\na.mp4,Müll\n".encode("latin-1"), "row 2: must be UTF-8"),
+    "semicolons": ("t.csv", b"media;text\na.mp4;x\n", "separated by commas"),
+    "no media": ("t.csv", b"film\na.mp4\n", "column 'media' is missing; columns are film"),
+    "capitals": ("t.CSV", b"Media\na.mp4\n", "column 'Media' is unknown; did you mean 'media'"),
+    "misspelt": ("t.csv", b"media,txt\na.mp4,x\n", "column 'txt' is unknown; did you mean 'text'"),
+    "twice": ("t.csv", b"media,text ,text\na.mp4,x,y\n", "must be there once, is there twice"),
+    "start": ("t.csv", b"media,start\na.mp4,soon\n", "row 2, column 'start': must be seconds from 0 up, was 'soon'"),
+    "end": ("t.csv", b"media,end\na.mp4,-1\n", "row 2, column 'end': must be seconds from 0 up, was '-1'"),
+    "no table": ("t.toml", b"a = 1\n", "must be a .csv or .parquet file"),
+    "no Parquet": ("t.parquet", b"media\na.mp4\n", "must be a Parquet table"),
+}
+
+
+@pytest.mark.parametrize("name", NO_TABLES)
+def test_a_table_that_names_no_clips_is_refused(tmp_path, name):
+    file, content, says = NO_TABLES[name]
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(ValueError) as caught:
+        read_clips(tmp_path / file)
+    assert str(caught.value).startswith(f"{tmp_path / file}: ") and says in str(caught.value)
+
+
+def test_a_table_in_capitals_and_one_in_parquet_are_read(tmp_path, monkeypatch):
+    (tmp_path / "t.CSV").write_text("media,start\na.mp4,2\n,\n")
+    assert read_clips(tmp_path / "t.CSV") == [Clip(tmp_path / "a.mp4", start=2.0)]
+    pd.DataFrame({"media": ["a.mp4", None], "text": [None, "x"]}).to_parquet(tmp_path / "t.parquet")
+    assert read_clips(tmp_path / "t.parquet") == [Clip(tmp_path / "a.mp4"), Clip(text="x")]
+    for engine in ("pyarrow", "fastparquet"):
+        monkeypatch.setitem(sys.modules, engine, None)
+    with pytest.raises(ValueError, match="pip install pyarrow"):
+        read_clips(tmp_path / "t.parquet")
 
 
 def test_a_folder_holds_no_pickle_no_path_and_only_float32_networks(home):
@@ -301,6 +474,22 @@ def foreign(path):
     spoil(path, skops.io.dumps({"scaler": None, "machine": forest}))
 
 
+def forged_entry(change):
+    """Change the first array inside the archive, with its checksum."""
+
+    def forge(path):
+        with ZipFile(path) as archive:
+            files = {name: archive.read(name) for name in archive.namelist()}
+        name = next(name for name in files if name.endswith(".npy"))
+        buffer = BytesIO()
+        with ZipFile(buffer, "w") as archive:
+            for other, content in files.items():
+                archive.writestr(other, change(content) if other == name else content)
+        spoil(path, buffer.getvalue())
+
+    return forge
+
+
 def other_scaler(parts):
     parts["scaler"] = StandardScaler().fit(np.eye(3))
 
@@ -324,6 +513,9 @@ FORGERIES = {  # file → ways to forge it that its digest won't tell, and what 
     "svc counts": ("fusion.skops", forged_svc("_n_support", lambda a: a + 1000), "n_support_"),
     "svc intercepts": ("fusion.skops", forged_svc("_intercept_", lambda a: a[:1]), "intercept_"),
     "svc narrower": ("fusion.skops", forged_svc("support_vectors_", lambda a: a[:, :2].copy()), "support_vectors_"),
+    "part cut off": ("fusion.skops", forged_entry(lambda content: content[:100]), "can't be read"),
+    "part empty": ("fusion.skops", forged_entry(lambda content: b""), "can't be read"),
+    "part's header": ("fusion.skops", forged_entry(lambda content: content.replace(b"}", b"(")), "can't be read"),
     "ranking": ("ranking.safetensors", other_arrays, "must rank 24 features"),
     "ranking no arrays": ("ranking.safetensors", lambda path: spoil(path, b"x" * 100), "can't be read"),
     "network no arrays": ("temporal-audio.safetensors", lambda path: spoil(path, b"\0" * 8), "can't be read"),
@@ -337,11 +529,32 @@ def test_what_a_digest_does_not_tell_is_found(copy, name, monkeypatch):
     file, forge, says = FORGERIES[name]
     monkeypatch.chdir(copy)
     forge(copy / file)
-    sign(copy)
+    sign(copy, file)
     with pytest.raises(ModelError) as caught:
         load_model(copy)
     assert caught.value.file == file and says in str(caught.value)
     assert not (copy / "trapped").exists()
+
+
+@pytest.mark.parametrize("name", [name for name in models.MODEL_FILES if name.startswith("weights")])
+def test_weights_that_are_opened_late_are_named_too(copy, name, monkeypatch):
+    """As on a disk that fails: damaged after the digests were compared."""
+    loaded = load_model(copy)
+    for content in ((copy / name).read_bytes()[:100], b"\0" * 64, b""):
+        spoil(copy / name, content)
+        with pytest.raises(ModelError, match="can't be read") as caught:
+            loaded.predict(Clip(text="water"))
+        assert caught.value.file == name
+    (copy / name).unlink()
+    with pytest.raises(ModelError, match="can't be read"):
+        loaded.predict(Clip(text="water"))
+
+
+def test_a_device_that_is_not_there_is_told_before_anything_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("mmdisaster.visual.devices", lambda: ["cpu"])
+    with pytest.raises(ValueError, match="device must be one of 'auto', 'cpu', was 'cuda'") as caught:
+        load_model(tmp_path / "nowhere", device="cuda")
+    assert not isinstance(caught.value, ModelError)
 
 
 def test_saving_is_all_or_nothing(home, model, tmp_path, monkeypatch):
@@ -363,6 +576,14 @@ def test_saving_replaces_models_and_nothing_else(home, model, tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "precious"
     for _ in range(2):
         assert digests(save_model(tmp_path / "model", model)) == digests(home / "model")
+    before = digests(tmp_path / "model")
+    for more in ("notes.txt", "results"):  # a file, a folder
+        extra = tmp_path / "model" / more
+        extra.write_text("precious") if more.endswith("txt") else extra.mkdir()
+        with pytest.raises(FileExistsError, match=f"holds '{more}', which is no part of a model"):
+            save_model(tmp_path / "model", model)
+        extra.unlink() if extra.is_file() else extra.rmdir()
+    assert digests(tmp_path / "model") == before
 
 
 @pytest.mark.filterwarnings("ignore:Label 2 is present in all training examples")
