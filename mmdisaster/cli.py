@@ -115,8 +115,8 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _left_out(count: int, folder: str | Path) -> str:
     "What is said of clips that could not be read."
-    where = f", listed in {Path(folder) / 'failures.csv'}" if count else ""
-    return f"{count} left out because they could not be read{where}"
+    listed = f"{count} left out because they could not be read, listed in {Path(folder) / 'failures.csv'}"
+    return listed if count else "none left out"
 
 # %% ../nbs/32_cli.ipynb #32-013a
 def _extract(arguments: argparse.Namespace) -> int:

@@ -881,7 +881,7 @@ def _is_model(path: Path) -> bool:
         return False
     return isinstance(found, dict) and found.get("format") == FORMAT
 
-
+# %% ../nbs/30_models.ipynb #30-073a
 def check_place(
     folder: str | Path,  # where a model is to go
 ) -> Path:  # the folder, as an absolute path
