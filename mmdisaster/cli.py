@@ -133,7 +133,8 @@ def _places(arguments: argparse.Namespace) -> tuple[Path, Path]:
     from mmdisaster.models import check_place
 
     out = Path(arguments.out)
-    work = Path(arguments.work or out.absolute().with_name(f"{out.absolute().name}.work"))
+    named = out if out.name else out.absolute()
+    work = Path(arguments.work or named.with_name(f"{named.name}.work"))
     check_place(out)
     if work.resolve().is_relative_to(out.resolve()):
         raise ValueError(f"--work must be a folder outside the model's, {out}, was {work}")
