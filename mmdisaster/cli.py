@@ -115,8 +115,8 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _left_out(count: int, folder: str | Path) -> str:
     "What is said of clips that could not be read."
-    where = f", listed in {Path(folder) / 'failures.csv'}" if count else ""
-    return f"{count} left out because they could not be read{where}"
+    listed = f"{count} left out because they could not be read, listed in {Path(folder) / 'failures.csv'}"
+    return listed if count else "none left out"
 
 # %% ../nbs/32_cli.ipynb #32-013a
 def _extract(arguments: argparse.Namespace) -> int:
@@ -133,7 +133,8 @@ def _places(arguments: argparse.Namespace) -> tuple[Path, Path]:
     from mmdisaster.models import check_place
 
     out = Path(arguments.out)
-    work = Path(arguments.work or out.absolute().with_name(f"{out.absolute().name}.work"))
+    named = out if out.name else out.absolute()
+    work = Path(arguments.work or named.with_name(f"{named.name}.work"))
     check_place(out)
     if work.resolve().is_relative_to(out.resolve()):
         raise ValueError(f"--work must be a folder outside the model's, {out}, was {work}")

@@ -781,7 +781,8 @@ def extract_static(
 # %% ../nbs/30_models.ipynb #30-057
 def _learn(split: Split, weights: dict[str, Path], folder: Path, full: dict[str, Any], about: dict[str, Any]) -> Model:
     "Temporal networks and Algorithm 1 on the folder's features; with the scores on test clips."
-    static = {modality: read_store(folder / "features" / modality, split.clip_ids)[1] for modality in MODALITIES}
+    stored, ids = folder / "features", split.clip_ids
+    static = {name: _read(stored, name, lambda path: read_store(path, ids)[1]) for name in MODALITIES}
     networks = {modality: learn_network(modality, static[modality], split, full) for modality in MODALITIES}
     temporal = {modality: clip_vectors(networks[modality], static[modality]) for modality in MODALITIES}
     fusion = read_settings(FusionSettings, full["fuse"], "fuse")
@@ -881,7 +882,7 @@ def _is_model(path: Path) -> bool:
         return False
     return isinstance(found, dict) and found.get("format") == FORMAT
 
-
+# %% ../nbs/30_models.ipynb #30-073a
 def check_place(
     folder: str | Path,  # where a model is to go
 ) -> Path:  # the folder, as an absolute path
