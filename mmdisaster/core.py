@@ -86,7 +86,7 @@ def save_json(
     "Write `value` as indented JSON, atomically."
     text = json.dumps(value, indent=1, default=_plain, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_path(path) as temporary:
-        temporary.write_bytes(text.encode())  # UTF-8 and "\n" on every system
+        temporary.write_bytes(text.encode(errors="backslashreplace"))  # also a file name that isn't UTF-8
     return Path(path)
 
 

@@ -123,8 +123,9 @@ def _read_table(path: Path) -> pd.DataFrame:
     "The raw table; raises `_Unreadable` where there is none."
     if path.suffix.lower() not in (".csv", ".parquet"):
         raise ValueError(f"manifest must be a .csv or .parquet file, was {path}")
-    if not path.is_file():
-        raise FileNotFoundError(f"manifest {path} does not exist")
+    if not _is_file(path):
+        there = "is not a file" if os.path.exists(path) else "does not exist"
+        raise FileNotFoundError(f"manifest {path} {there}")
     if path.suffix.lower() == ".csv":
         return _read_csv(path)
     try:

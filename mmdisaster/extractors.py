@@ -8,6 +8,7 @@ __all__ = ['PORTION', 'code_digest', 'code_digests', 'media_key', 'VisualExtract
 # %% ../nbs/12_extractors.ipynb #12-004
 import copy
 import importlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
@@ -59,7 +60,7 @@ def media_key(
 ) -> list:  # media digest (None where there is no file, "" where the row names none), start, end
     "What decides a clip's pictures and sound."
     path = root / row["media"]
-    if not row["media"] or not path.is_file():
+    if not row["media"] or not os.path.isfile(path):  # which takes any name
         return [None if row["media"] else "", None, None]
     stat = path.stat()
     return [_digest(path, stat.st_size, stat.st_mtime_ns, stat.st_ino), row.get("start"), row.get("end")]

@@ -391,7 +391,7 @@ def write_failures(
 ) -> Path:  # `path`
     "Write failures as a table of clip_id, row, modality, column, value and reason, atomically."
     rows = [{**failure, "modality": modality} for modality, found in failures.items() for failure in found]
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with atomic_path(path) as temporary, temporary.open("w", 1, "utf-8", "backslashreplace", "") as file:
         names = ["clip_id", "row", "modality", "column", "value", "reason"]
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()

@@ -5,6 +5,7 @@ __all__ = ['CONTAINERS', 'MediaError', 'MissingTrack', 'write_clip', 'read_frame
            'probe']
 
 # %% ../nbs/03_media.ipynb #03-004
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,7 +70,7 @@ def _opened(
     path: str | Path,  # media file
 ) -> Iterator[InputContainer]:
     "Open a media file, and turn FFmpeg's errors into `MediaError`."
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise MediaError(path, "no such file")
     _check_size(path)
     try:

@@ -244,12 +244,15 @@ def prediction_table(
 ) -> pd.DataFrame:  # columns media, start, end, "score: …" for each concept, concepts, missing, failure
     "Predictions as a table, one row a clip."
     rows = [
-        {"media": str(p.clip.media), "start": p.clip.start, "end": p.clip.end}
+        {"start": p.clip.start, "end": p.clip.end}
         | {f"score: {concept}": score for concept, score in p.scores.items()}
         | {"concepts": "|".join(p.concepts), "missing": "|".join(p.missing), "failure": p.failure}
         for p in predictions
     ]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    media = [str(p.clip.media) for p in predictions]
+    table.insert(0, "media", pd.Series(media, dtype=object))  # a file's name may hold bytes that are no text
+    return table
 
 # %% ../nbs/30_models.ipynb #30-031
 def _is_empty(value: Any) -> bool:

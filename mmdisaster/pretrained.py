@@ -410,7 +410,9 @@ def cache_folder(
 # %% ../nbs/28_pretrained.ipynb #28-050
 def _known(name: str) -> Known:
     if name not in KNOWN:
-        raise WeightsError(f"name must be one of {', '.join(KNOWN)}, was {name!r}")
+        near = difflib.get_close_matches(name, KNOWN, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise WeightsError(f"name must be one of {', '.join(KNOWN)}, was {name!r}{hint}")
     return KNOWN[name]
 
 

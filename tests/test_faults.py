@@ -1,11 +1,14 @@
 """Bad input stops with an error that names the thing, what it must be and what it was."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from conftest import ROOT, command, copy_project, merge
 
+from mmdisaster.core import load_json
 from mmdisaster.corpus import ManifestError, read_manifest
 from mmdisaster.features import ExtractionError, extract, write_failures
 from mmdisaster.media import MediaError, read_frames, read_waveform, write_clip
@@ -195,3 +198,14 @@ def test_every_readable_notebook_names_its_files_from_the_root():
     """No path of one machine in what a reader sees."""
     for path in [*ROOT.glob("nbs/*.ipynb"), *ROOT.glob("nbs/stages/*.ipynb"), *ROOT.glob("*.md")]:
         assert str(ROOT) not in path.read_text(encoding="utf-8"), path
+
+
+def test_a_name_that_is_no_unicode_is_told_like_any_other(tmp_path):
+    """File systems keep bytes; what Python makes of these goes into the index and the table of failures."""
+    name = os.fsdecode(b"fl\xfct.mp4")
+    media = pd.Series(["", name], dtype=object)
+    manifest = pd.DataFrame({"clip_id": ["a", "b"], "text": ["fine", "broken"], "media": media})
+    report = extract(manifest, tmp_path, Letters(), tmp_path / "store", max_failures=0.5)
+    assert report.failures[0]["value"] == name
+    assert load_json(tmp_path / "store" / "index.json")["failures"] == report.failures
+    assert "fl\\udcfct.mp4" in write_failures(tmp_path / "failures.csv", {"text": report.failures}).read_text()
