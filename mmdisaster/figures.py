@@ -219,6 +219,7 @@ def _loss_panel(ax: Axes, name: str, history: pd.DataFrame, kept: int) -> None:
     ax.plot(history["epoch"], history["validation_loss"], color=PALETTE[1], label="validation")
     ax.axvline(kept, color="0.6", linestyle=":", label="kept")
     ax.set(title=name, xlabel="epoch")
+    ax.xaxis.get_major_locator().set_params(integer=True)
 
 # %% ../nbs/22_figures.ipynb #22-025
 Box = tuple[str, str]  # what the part is, and the shape of what leaves it
