@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.text import Text
+from matplotlib.ticker import MaxNLocator
 
 from .core import atomic_path
 
@@ -219,7 +220,7 @@ def _loss_panel(ax: Axes, name: str, history: pd.DataFrame, kept: int) -> None:
     ax.plot(history["epoch"], history["validation_loss"], color=PALETTE[1], label="validation")
     ax.axvline(kept, color="0.6", linestyle=":", label="kept")
     ax.set(title=name, xlabel="epoch")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
 # %% ../nbs/22_figures.ipynb #22-025
 Box = tuple[str, str]  # what the part is, and the shape of what leaves it

@@ -243,7 +243,7 @@ def prediction_table(
     predictions: Sequence[Prediction],
 ) -> pd.DataFrame:  # columns media, start, end, "score: …" for each concept, concepts, missing, failure
     "Predictions as a table, one row a clip."
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"start": p.clip.start, "end": p.clip.end}
         | {f"score: {concept}": score for concept, score in p.scores.items()}
         | {"concepts": "|".join(p.concepts), "missing": "|".join(p.missing), "failure": p.failure}
