@@ -101,6 +101,10 @@ def fit_fusion(
 ) -> Fused:
     "Rank, weigh and eliminate on training and validation clips, and score every clip."
     train, validation = np.flatnonzero(parts == "train"), np.flatnonzero(parts == "validation")
+    alone = np.flatnonzero(np.ptp(Y[train], axis=0) == 0) + 1
+    if settings.machine == "one-vs-rest" and len(alone):
+        lacking = f"lacked them for concept {alone[0]} of {Y.shape[1]}"
+        raise ValueError(f"machine 'one-vs-rest' must have training clips with and without each concept, {lacking}")
     F = join_features(temporal, train, settings.scale)
     seen, held_out = (F[train], Y[train]), (F[validation], Y[validation])
     ranking = ranking or rank_features(seen, held_out, settings)

@@ -112,15 +112,6 @@ def _soundnet(arrays: dict[str, np.ndarray], path: Path, untrained: bool = False
         )
     return arrays
 
-
-def _state_dict(path: Path) -> dict[str, np.ndarray]:
-    "Tensors of a file, whatever is wrong with it being said by a `ValueError`."
-    try:
-        return read_weights(path)
-    except (RuntimeError, EOFError, OSError, LookupError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"weights: {path} is damaged or cut off: {reason}") from None
-
 # %% ../nbs/28_pretrained.ipynb #28-012
 def read_soundnet_pth(
     path: str | Path,  # such as soundnet8_final.pth
@@ -128,7 +119,7 @@ def read_soundnet_pth(
 ) -> dict[str, np.ndarray]:  # name → float32 array, with the names of `SoundNet().state_dict()`
     "Read SoundNet's weights as the two-dimensional PyTorch port has them; nothing in the file is executed."
     found = {}
-    for name, array in _state_dict(Path(path)).items():
+    for name, array in read_weights(Path(path)).items():
         layer, _, rest = name.partition(".")
         if rest == "num_batches_tracked":
             continue
@@ -158,7 +149,7 @@ class Known:
 
 def _read_imagenet(path: Path) -> dict[str, np.ndarray]:
     "Arrays of Inception-V3, which are all there."
-    _state_dict(path)
+    read_weights(path)
     return inception_weights(path, 0, np.empty(0))
 
 
@@ -367,7 +358,7 @@ def download(
     wait: float = 1.0,  # seconds between the first two tries; each pause is twice as long, up to 30
     timeout: float = 30.0,  # seconds without a byte after which a try has failed
 ) -> str:  # the address that it came from
-    "Download a file, going on where an earlier try was interrupted. Raises `WeightsError`; then `target` is not there."
+    "Download a file, going on where an earlier try was interrupted. Raises `WeightsError`; then `target` is as it was."
     target = Path(target)
     part, problems = target.with_name(f"{target.name}.part"), {}
     for url in urls:
@@ -496,11 +487,9 @@ def fetch(
     target = folder / known.file
     with _alone(target):
         if force:
-            for path in (target, target.with_name(f"{target.name}.json"), folder / f"{name}.safetensors"):
-                path.unlink(missing_ok=True)
-            _drop(target.with_name(f"{target.name}.part"))
+            _drop(target.with_name(f"{target.name}.part"))  # the file itself stays until another is there
         url = None
-        if not target.is_file():
+        if force or not target.is_file():
             try:
                 url = download(known.urls, target, known.digest, known.size, **options)
             except WeightsError as error:
@@ -577,7 +566,7 @@ def weights_path(
 # %% ../nbs/28_pretrained.ipynb #28-057
 def _local_soundnet(path: Path, folder: Path) -> Path:
     "A user's own file of SoundNet, as safetensors where it isn't in this library's names."
-    foreign = path.suffix == ".npy" or (path.suffix == ".pth" and "batchnorm1.weight" in _state_dict(path))
+    foreign = path.suffix == ".npy" or (path.suffix == ".pth" and "batchnorm1.weight" in read_weights(path))
     if not foreign:
         return path
     sha256 = digest_file(path)

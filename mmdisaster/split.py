@@ -69,10 +69,18 @@ def split_clips(
         raise ValueError(f"Y must have at least 10 clips to split three ways, had {len(Y)}")
     if by == "clip":
         held_out = [round(fraction * len(Y)) for fraction in fractions[1:]]
-        return _by_clip(np.asarray(Y), [len(Y) - sum(held_out), *held_out], seed)
+        if min(sizes := [len(Y) - sum(held_out), *held_out]) < 1:
+            raise ValueError(f"fractions must leave each part a clip of {len(Y)}, was {tuple(fractions)}")
+        return _by_clip(np.asarray(Y), sizes, seed)
     if groups is None or len(groups) != len(Y):
         raise ValueError("groups must name the source video of each clip when by='video'")
-    return _by_video(np.asarray(Y), np.asarray(groups), np.asarray(fractions), seed)
+    if (videos := len(np.unique(groups))) < len(PARTS):
+        raise ValueError(f"clips must come from {len(PARTS)} videos or more to be split by video, came from {videos}")
+    parts = _by_video(np.asarray(Y), np.asarray(groups), np.asarray(fractions), seed)
+    if lacking := set(PARTS) - set(parts):
+        names = ", ".join(sorted(lacking))
+        raise ValueError(f"fractions must leave each part one of {videos} videos, left none for {names}")
+    return parts
 
 # %% ../nbs/02_split.ipynb #02-026
 @dataclass(frozen=True)

@@ -570,6 +570,14 @@ class PretrainedVectors(WordVectors):
         return self._know(words, vectors)
 
 # %% ../nbs/10_text.ipynb #10-130
+def _check_known(vectors: PretrainedVectors, texts: list[str | None]) -> PretrainedVectors:
+    "Raise `ValueError` where vectors know no word of texts that have some, such as those of another language."
+    if any(vectors.tokenize(texts)) and not vectors.coverage(texts):
+        shown = ", ".join(map(repr, vectors.words_[:3]))
+        raise ValueError(f"word vectors {vectors.path}: must know words of the descriptions, know {shown} … only")
+    return vectors
+
+
 def make_vectors(
     settings: Mapping[str, Any],  # `source`, "trained" (the default) or a file, and fields of the two estimators
     texts: Iterable[str | None],  # what to train on; with a file, the texts whose words to keep where `restrict` is set
@@ -584,7 +592,7 @@ def make_vectors(
     kind = GloVe if source == "trained" else PretrainedVectors
     taken = {name: value for name, value in given.items() if name in allowed[kind]}
     if kind is PretrainedVectors:
-        return PretrainedVectors(path=str(source), **taken).fit(texts)
+        return _check_known(PretrainedVectors(path=str(source), **taken).fit(texts := list(texts)), texts)
     embedding = GloVe(**taken)
     try:
         return embedding.fit(texts)

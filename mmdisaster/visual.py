@@ -8,6 +8,7 @@ __all__ = ['Item', 'Result', 'UNUSED', 'MINIMUM', 'PRECISIONS', 'torchvision_mod
 # %% ../nbs/08_visual.ipynb #08-004
 import copy
 import pickle
+import struct
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -210,6 +211,9 @@ def read_weights(
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"weights: {path} must hold tensors only, but holds other objects as well") from error
+    except (RuntimeError, EOFError, OSError, LookupError, struct.error) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"weights: {path} is damaged or cut off: {reason}") from None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"weights: {path} must hold a state dict (name → tensor), was a {type(state).__name__}")
     return {str(name): value.numpy() for name, value in state.items()}

@@ -1,6 +1,7 @@
 """Bad input stops with an error that names the thing, what it must be and what it was."""
 
 import os
+import re
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,10 @@ from conftest import ROOT, command, copy_project, merge
 from mmdisaster.core import load_json
 from mmdisaster.corpus import ManifestError, read_manifest
 from mmdisaster.features import ExtractionError, extract, write_failures
+from mmdisaster.fusion import FusionSettings, fit_fusion
 from mmdisaster.media import MediaError, read_frames, read_waveform, write_clip
+from mmdisaster.split import split_clips
+from mmdisaster.text import make_vectors
 
 CONCEPTS = ["Flood", "Speech"]
 
@@ -209,3 +213,31 @@ def test_a_name_that_is_no_unicode_is_told_like_any_other(tmp_path):
     assert report.failures[0]["value"] == name
     assert load_json(tmp_path / "store" / "index.json")["failures"] == report.failures
     assert "fl\\udcfct.mp4" in write_failures(tmp_path / "failures.csv", {"text": report.failures}).read_text()
+
+
+@pytest.mark.parametrize(
+    "videos, options, message",
+    [
+        (36, {"fractions": (0.98, 0.01, 0.01)}, "fractions must leave each part a clip of 36, was (0.98, 0.01, 0.01)"),
+        (2, {"by": "video"}, "clips must come from 3 videos or more to be split by video, came from 2"),
+    ],
+)
+def test_a_split_that_leaves_a_part_empty(videos, options, message):
+    groups = np.array([f"v{i % videos}" for i in range(36)])
+    with pytest.raises(ValueError, match=re.escape(message)):
+        split_clips(np.eye(2, dtype=np.uint8)[np.arange(36) % 2], groups, **options)
+
+
+def test_a_machine_for_each_concept_needs_both_sides_of_it():
+    Y = np.eye(3, dtype=np.uint8)[np.arange(30) % 2]  # nothing is in the third
+    temporal = {name: np.ones((30, 4), np.float32) for name in ["visual", "audio", "text"]}
+    parts = np.repeat(["train", "validation", "test"], 10)
+    with pytest.raises(ValueError, match="with and without each concept, lacked them for concept 3 of 3"):
+        fit_fusion(temporal, Y, parts, FusionSettings(machine="one-vs-rest", n_trees=5))
+
+
+def test_vectors_that_know_no_word(tmp_path):
+    (tmp_path / "upper.txt").write_text("WATER 1 2\nFIRE 3 4\n")
+    with pytest.raises(ValueError, match="upper.txt: must know words of the descriptions, know 'WATER', 'FIRE' … only"):
+        make_vectors({"source": str(tmp_path / "upper.txt")}, ["water and fire", None])
+    assert make_vectors({"source": str(tmp_path / "upper.txt")}, ["", None]).words_ == ["WATER", "FIRE"]

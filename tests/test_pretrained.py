@@ -156,6 +156,16 @@ def test_a_whole_download(serve, tmp_path):
     assert verify(NAME, tmp_path)["sha256"] == hashlib.sha256(CONTENT).hexdigest()
 
 
+def test_what_is_there_stays_until_another_is(serve, tmp_path):
+    server = serve()
+    fetch(NAME, tmp_path, **QUICK)
+    server.close()
+    with pytest.raises(WeightsError, match="could not be fetched"):
+        fetch(NAME, tmp_path, force=True, attempts=1, **QUICK)
+    assert_whole(tmp_path)
+    assert verify(NAME, tmp_path) and weights_path(NAME, "text", tmp_path).is_file()
+
+
 def test_an_interrupted_download_goes_on_where_it_was(serve, tmp_path):
     server = serve(cuts=[100_000, 50_000])
     fetch(NAME, tmp_path, **QUICK)
@@ -587,6 +597,14 @@ def test_batch_norms_that_were_never_trained(published, tmp_path):
     with pytest.raises(ValueError, match="never trained"):
         read_soundnet_pth(tmp_path / "soundnet8_final.pth")
     assert not read_soundnet_pth(tmp_path / "soundnet8_final.pth", untrained=True)["conv1.bn.running_mean"].any()
+
+
+def test_a_file_that_was_cut_off_anywhere(soundnet_files, tmp_path):
+    content = (soundnet_files / "old.pth").read_bytes()
+    for kept in range(4_000, 4_100):
+        (tmp_path / "old.pth").write_bytes(content[:kept])
+        with pytest.raises(ValueError, match="old.pth"):
+            read_soundnet_pth(tmp_path / "old.pth")
 
 
 @pytest.mark.parametrize("name", ["sound8.npy", "soundnet8_final.pth", "old.pth"])
