@@ -879,7 +879,8 @@ def _learn(split: Split, sources: dict[str, _Source], full: dict[str, Any], abou
     fusion = read_settings(FusionSettings, full["fuse"], "fuse")
     weights = {modality: sources[modality].weights for modality in MODALITIES}
     digests = {modality: sources[modality].digest for modality in MODALITIES}
-    model = fit_model(split, temporal, networks, weights, full["features"], fusion, None, full, about, digests)
+    params, options = _placeless(full), full["features"]
+    model = fit_model(split, temporal, networks, weights, options, fusion, None, params, about, digests)
     found, test = model.fuse(temporal), split.rows("test")
     model.provenance["test"] = score_row(split.Y[test], found["decisions"][test], found["scores"][test])
     return model
@@ -892,6 +893,16 @@ def _left(split: Split, failed: Mapping[str, str]) -> Split:
         if not len(left.rows(part)):
             raise ValueError(f"split: must have {part} clips, none of them could be read")
     return left
+
+
+def _placeless(full: dict[str, Any]) -> dict[str, Any]:
+    "Settings that call files by their names: the way to them is one machine's."
+
+    def named(values: dict[str, Any]) -> dict[str, Any]:
+        return values | {"source": Path(values["source"]).name}
+
+    weights = {modality: named(values) for modality, values in full["weights"].items()}
+    return full | {"weights": weights, "glove": named(full["glove"])}
 
 
 def _known_words(vectors: WordVectors, texts: list[str]) -> dict[str, float]:
