@@ -287,7 +287,7 @@ def _words(value: Any, row: int, column: str) -> str:
         raise ValueError(f"row {row}, column {column!r}: must be text, was {value!r}")
     return "" if _is_empty(value) else value
 
-
+# %% ../nbs/30_models.ipynb #30-030a
 SYNONYMS = {  # column that is read → what others call it
     "media": ("file", "filename", "path", "video"),
     "text": ("description", "caption", "transcript"),
@@ -374,7 +374,7 @@ def _check_weights(path: Path, digest: str, original: Path) -> None:
     if _read(path.parent, path.name, digest_file) != digest:
         raise ModelError(original.parent, original.name, "has changed since the model was made")
 
-
+# %% ../nbs/30_models.ipynb #30-035a
 @dataclass(eq=False, repr=False)
 class Model:
     "What it takes to score new clips."
@@ -572,7 +572,7 @@ def _word_settings() -> type:
     kinds = [(name, kind, field(default=f.default)) for name, kind, f in found.values()]
     return _pinned(make_dataclass("WordSettings", [("source", str, field(default="trained")), *kinds], frozen=True))
 
-
+# %% ../nbs/30_models.ipynb #30-047a
 TRAINING_SECTIONS: dict[str, Any] = {  # section of the settings → its dataclass
     "split": SplitSettings,
     "calibration": CalibrationSettings,
@@ -894,7 +894,7 @@ def _left(split: Split, failed: Mapping[str, str]) -> Split:
             raise ValueError(f"split: must have {part} clips, none of them could be read")
     return left
 
-
+# %% ../nbs/30_models.ipynb #30-057c
 def _placeless(full: dict[str, Any]) -> dict[str, Any]:
     "Settings that call files by their names: the way to them is one machine's."
 
