@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # %% ../nbs/32_cli.ipynb #32-009
 def read_settings_file(
-    path: str | Path,  # .toml or .json file with the sections of params.yaml
+    path: str | Path,  # .toml or .json file
 ) -> dict[str, Any]:  # section → values
     "Read settings from a file."
     import tomllib
@@ -150,6 +150,8 @@ def _train(arguments: argparse.Namespace) -> int:
     about = model.provenance
     print(f"{out}: {model}")
     print(f"trained on {about['clips']} clips, {_left_out(about['left_out'], work)}")
+    if "known_words" in about:
+        print(f"{about['known_words']:.0%} of the words in their descriptions have a vector")
     print("test clips: " + ", ".join(f"{name} {value:.3f}" for name, value in about["test"].items()))
     return 0
 
@@ -278,7 +280,8 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     "What `extract` and `train` share."
     parser.add_argument("manifest", metavar="MANIFEST", help="CSV or Parquet file, one row a clip")
     _add_concepts(parser)
-    parser.add_argument("--settings", metavar="FILE", help=".toml or .json file with the sections of params.yaml")
+    sections = "split, calibration, features, weights, glove, temporal, fuse"
+    parser.add_argument("--settings", metavar="FILE", help=f".toml or .json file with any of the sections {sections}")
     change = "change one setting, such as fuse.C=0.8 or features.visual.size=299; may be repeated"
     parser.add_argument("--set", metavar="SECTION.NAME=VALUE", action="append", help=change)
     _add_failures(parser)

@@ -51,6 +51,14 @@ def there(home, monkeypatch):
     monkeypatch.setenv("MMDISASTER_CACHE", str(home / "cache"))
 
 
+def test_the_help_names_each_section_of_the_settings():
+    from mmdisaster.models import TRAINING_SECTIONS
+
+    sections = dict.fromkeys(name.partition(".")[0] for name in TRAINING_SECTIONS)
+    shown = " ".join(cli.make_parser()._subparsers._group_actions[0].choices["train"].format_help().split())
+    assert set(shown.partition("any of the sections ")[2].split(" --")[0].split(", ")) == set(sections)
+
+
 def test_help_is_there_at_once():
     """Neither help nor a misspelt command waits for heavy libraries."""
     program = (
@@ -126,6 +134,8 @@ def test_weights_are_listed_and_named_files_are_found(capsys):
 WRONG = {  # command → what its one line says
     "predict nowhere a.mp4": "nowhere/model.json: there is no such folder",
     "predict corpus a.mp4": "corpus/model.json: is missing",
+    "predict model/model.json a.mp4": "model/model.json: is a file; the model's folder must be named",
+    "predict model corpus": "corpus: is a folder, must be a media file",
     "predict model gone.mp4": "gone.mp4: no such file",
     "predict model settings.toml": "settings.toml: can't be decoded",
     "predict model corpus/media/clip-003.mp4 --start 9": "clip-003.mp4: start is 9 s",
@@ -153,6 +163,9 @@ WRONG = {  # command → what its one line says
     "train corpus/manifest.csv --out m --settings nowhere.toml": "nowhere.toml",
     "train corpus/manifest.csv --out m --settings corpus/manifest.csv": "must be a .toml or .json file",
     "train corpus/manifest.csv --out m --set fuse.c=1": "unknown setting 'c'",
+    "train corpus/manifest.csv --out m --set features.visual.max_failures=0.1": "but --max-failures of a command",
+    "train corpus/manifest.csv --out m --set weights.audio.sha256=ab": "weights.audio.sha256 must be ''",
+    "train corpus/manifest.csv --out m --set split.fractions=[0.98,0.01,0.01]": "split: ",
     "train corpus/manifest.csv --out m --set fuse=1": "SECTION.NAME=VALUE",
     "train corpus/manifest.csv --out m --set fuse.C": "SECTION.NAME=VALUE",
     "train corpus/manifest.csv --out m --set fuse.C=much": "'C' must be float, was 'much'",

@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from datetime import timedelta
 from io import BytesIO
 from zipfile import ZipFile
@@ -41,6 +42,7 @@ from mmdisaster.models import (
 )
 from mmdisaster.simulate import SimulationSettings, simulate_corpus
 from mmdisaster.split import Split
+from mmdisaster.text import tokenize
 
 CONCEPTS = ["Flood/Storm", "Damage", "Speak/Briefing/Interview"]
 SMALL = {
@@ -176,13 +178,57 @@ def test_a_part_of_a_file_is_a_clip(home, model):
         model.predict([Clip(media), Clip(media, start=9.0)])
 
 
-def test_an_interrupted_training_goes_on(home):
+@pytest.fixture(scope="module")
+def other(home):
+    """A model that was trained in the same work folder, on other clips and with word vectors of a file."""
+    words = ["water", "flood", "storm", "street", "rescue", "damage", "governor", "people"]
+    lines = [f"{word} {i} {i % 3} 1.5" for i, word in enumerate(words)]
+    (home / "vectors.txt").write_text("\n".join(lines) + "\n")
+    source = {"split": {"seed": 1}, "glove": {"source": str(home / "vectors.txt")}}
+    return train(home / "corpus/manifest.csv", home / "work", CONCEPTS, SMALL | source)
+
+
+def test_a_training_goes_on_from_what_is_there_though_another_shares_its_folder(home, other):
     before = {path: path.stat().st_mtime_ns for path in (home / "work").rglob("*.safetensors")}
     again = train(home / "corpus/manifest.csv", home / "work", CONCEPTS, SMALL, provenance={"simulated": True})
-    after = {path: path.stat().st_mtime_ns for path in (home / "work").rglob("*.safetensors")}
-    kept = [path for path in before if "visual" in str(path) or "audio" in str(path)]
-    assert len(kept) == 4 and all(after[path] == before[path] for path in kept)
+    assert before == {path: path.stat().st_mtime_ns for path in (home / "work").rglob("*.safetensors")}
     assert digests(save_model(home / "again", again)) == digests(home / "model")
+    assert other.digests["text"] != again.digests["text"] and other.digests["visual"] == again.digests["visual"]
+    assert (other.extractor("text").dim, again.extractor("text").dim) == (3, 8)
+
+
+def test_a_model_takes_no_weights_of_another(home, copy, other, tmp_path):
+    loaded = load_model(copy)
+    save_model(copy, other)
+    for name in ("model.json", "weights-text.safetensors"):  # where their file was isn't told
+        assert str(home).encode() not in (copy / name).read_bytes()
+    for ask in (lambda: loaded.extractor("text"), lambda: save_model(tmp_path / "saved", loaded)):
+        with pytest.raises(ModelError, match="has changed since the model was made") as caught:
+            ask()
+        assert caught.value.file == "weights-text.safetensors" and str(copy) in str(caught.value)
+    assert not (tmp_path / "saved").exists()
+
+
+def test_the_share_of_known_words_is_told(home, model, other):
+    table = read_manifest(home / "corpus/manifest.csv", CONCEPTS)
+    known = {"trained": model, "vectors.txt": other}
+    for source, made in known.items():
+        split = models.deal(table, CONCEPTS, made.params["split"])
+        texts = table.iloc[split.rows("train")].drop_duplicates("video_id")["text"]
+        words = Counter(word for text in texts for word in tokenize(text))
+        listed = [line.split()[0] for line in (home / "vectors.txt").read_text().splitlines()]
+        have = [word for word in words if (words[word] > 1 if source == "trained" else word in listed)]
+        assert made.params["glove"]["source"] == source
+        assert made.provenance["known_words"] == pytest.approx(sum(words[w] for w in have) / words.total(), abs=1e-4)
+    assert models._known_words(model.extractor("text").embedding, ["", "!", "the"]) == {}
+
+
+def test_each_part_keeps_a_clip_that_can_be_read():
+    parts = np.repeat(["train", "validation", "test"], [2, 1, 1])
+    split = Split(list("abcd"), ["v"] * 4, parts, CONCEPTS, np.ones((4, 3), np.uint8))
+    assert models._left(split, {"a": "gone"}).clip_ids == ["b", "c", "d"]
+    with pytest.raises(ValueError, match="split: must have validation clips"):
+        models._left(split, {"c": "gone"})
 
 
 def test_training_leaves_out_what_it_may_and_says_so(home, tmp_path):
@@ -203,28 +249,29 @@ def test_training_leaves_out_what_it_may_and_says_so(home, tmp_path):
 
 def test_weights_are_those_that_are_asked_for(home, tmp_path):
     """Random ones, a file's, random ones again: never what another asked for, nor damaged ones; nothing beside them."""
-
-    shutil.copytree(home / "work/calibration", tmp_path / "work/calibration")
-    shutil.copy2(home / "work/weights-audio.safetensors", tmp_path / "work")
+    (tmp_path / "work").mkdir()
+    (made,) = (home / "work").glob("weights-audio-*")
+    shutil.copy2(made, tmp_path / "work")
 
     def weights(source="random"):
         asked = {"calibration": {"clips": 2}, "weights": {"audio": {"source": str(source)}}}
         path = prepare_weights("audio", models.complete_settings(asked), tmp_path / "work")
-        return load_arrays(path), path.stat().st_mtime_ns
+        return load_arrays(path), path
 
     def same(a, b):
         return all((a[name] == b[name]).all() for name in a)
 
-    first, written = weights()
-    assert weights()[1] == written  # not made twice
+    first, path = weights()
+    assert path.name == made.name and path.stat().st_mtime_ns == made.stat().st_mtime_ns  # not made twice
     other = save_arrays(tmp_path / "other.safetensors", {name: array + 1 for name, array in first.items()})
     assert same(weights(other)[0], load_arrays(other)) and same(weights()[0], first)
     save_arrays(other, {name: array + 2 for name, array in first.items()})  # the same name, another content
-    path = tmp_path / "work/weights-audio.safetensors"
     for _ in range(2):
-        assert same(weights(other)[0], load_arrays(other))
-        path.write_bytes(path.read_bytes()[:-4] + b"\0\1\2\3")
-    assert {p.name for p in (tmp_path / "work").iterdir()} == {"weights-audio.safetensors", "calibration"}
+        arrays, again = weights(other)
+        assert same(arrays, load_arrays(other))
+        again.write_bytes(again.read_bytes()[:-4] + b"\0\1\2\3")
+    assert len({path.name[:14] for path in (tmp_path / "work").iterdir()}) == 1
+    assert len(list((tmp_path / "work").iterdir())) == 3
 
 
 def test_concepts_may_be_called_like_columns():
@@ -237,6 +284,8 @@ def test_concepts_may_be_called_like_columns():
         "media", "failure", "start", "concepts", "score: media"
     }  # fmt: skip
     assert table.columns.is_unique
+    failed = prediction_table([Prediction(Clip("b.mp4"), {}, [], [], "no such file"), said])
+    assert list(failed) == list(table)
 
 
 NO_CLIPS = {  # what a clip is made of → what the error says
@@ -295,6 +344,11 @@ NO_SETTINGS = {  # settings → what the error says
     "limit": ({"glove": {"limit": 0}}, "glove: 'limit' must be at least 1, was 0"),
     "vectors": ({"glove": {"source": "gone.txt"}}, "gone.txt"),
     "weights": ({"weights": {"visual": {"source": "imagnet"}}}, "did you mean 'imagenet'"),
+    "no file": ({"weights": {"audio": {"sha256": "0" * 64}}}, "weights.audio.sha256 must be '', empty: .*was '0000"),
+    "other file": ({"glove": {"source": __file__, "sha256": "00"}}, "glove.sha256 must be [0-9a-f]{64}, .*was '00'"),
+    "failures": ({"features": {"text": {"max_failures": 0.1}}}, "features.text: 'max_failures' .* --max-failures"),
+    "no part": ({"split": {"fractions": [0.98, 0.01, 0.01]}}, "split: "),
+    "pipeline's": ({"corpus": {"seed": 1}}, "a section of the settings must be one of 'split', .*, was 'corpus'"),
 }
 
 
@@ -304,6 +358,12 @@ def test_settings_are_tried_before_work_begins(home, tmp_path, name):
     with pytest.raises(ValueError, match=says):
         train(home / "corpus/manifest.csv", tmp_path / "work", CONCEPTS, settings)
     assert not (tmp_path / "work").exists()
+
+
+def test_a_stated_digest_is_compared_and_decides_nothing():
+    stated = {"glove": {"source": __file__, "sha256": digest_file(__file__)}}
+    models.check_training(models.complete_settings(stated))
+    assert "sha256" not in models._wanted(models.complete_settings(stated), "text")
 
 
 def test_what_can_not_be_kept_is_refused_before_work_begins(home, tmp_path):
@@ -330,6 +390,11 @@ NO_TABLES = {  # file, content → what the error says, after the file's name
     "twice": ("t.csv", b"media,text ,text\na.mp4,x,y\n", "must be there once, is there twice"),
     "start": ("t.csv", b"media,start\na.mp4,soon\n", "row 2, column 'start': must be seconds from 0 up, was 'soon'"),
     "end": ("t.csv", b"media,end\na.mp4,-1\n", "row 2, column 'end': must be seconds from 0 up, was '-1'"),
+    "synonym": ("t.csv", b"media,Start time\na.mp4,3\n", "column 'Start time' is unknown; did you mean 'start'?"),
+    "stop": ("t.csv", b"media,start,stop\na.mp4,3,4\n", "column 'stop' is unknown; did you mean 'end'?"),
+    "description": ("t.csv", b"media,description\na.mp4,x\n", "'description' is unknown; did you mean 'text'?"),
+    "end first": ("t.csv", b"media,start,end\na.mp4,4,4\n", "row 2, column 'end': must lie after start (4 s), was 4"),
+    "end at once": ("t.csv", b"media,end\na.mp4,0\n", "row 2, column 'end': must lie after start (0 s), was 0"),
     "no table": ("t.toml", b"a = 1\n", "must be a .csv or .parquet file"),
     "no Parquet": ("t.parquet", b"media\na.mp4\n", "must be a Parquet table"),
 }
@@ -446,6 +511,8 @@ def test_a_folder_that_is_no_model_is_refused(home, tmp_path):
     for folder in (home / "corpus", tmp_path, tmp_path / "nowhere"):
         with pytest.raises(ModelError, match="model.json: (is missing|there is no such folder)"):
             load_model(folder)
+    with pytest.raises(ModelError, match="model.json: is a file; the model's folder must be named"):
+        load_model(home / "model/model.json")
 
 
 class Trap:
@@ -542,7 +609,7 @@ def test_weights_that_are_opened_late_are_named_too(copy, name, monkeypatch):
     loaded = load_model(copy)
     for content in ((copy / name).read_bytes()[:100], b"\0" * 64, b""):
         spoil(copy / name, content)
-        with pytest.raises(ModelError, match="can't be read") as caught:
+        with pytest.raises(ModelError, match="has changed since the model was made") as caught:
             loaded.predict(Clip(text="water"))
         assert caught.value.file == name
     (copy / name).unlink()
@@ -574,7 +641,9 @@ def test_saving_replaces_models_and_nothing_else(home, model, tmp_path):
         with pytest.raises(FileExistsError, match="won't be replaced"):
             save_model(path, model)
     assert (tmp_path / "notes.txt").read_text() == "precious"
-    for _ in range(2):
+    for litter in ([], [".DS_Store", "Thumbs.db", "desktop.ini"]):  # of file managers
+        for name in litter:
+            (tmp_path / "model" / name).write_bytes(b"looked at")
         assert digests(save_model(tmp_path / "model", model)) == digests(home / "model")
     before = digests(tmp_path / "model")
     for more in ("notes.txt", "results"):  # a file, a folder
@@ -597,7 +666,7 @@ def test_every_kind_of_machine_travels(tmp_path):
     temporal = {m: random.normal(size=(50, 4)) + Y @ random.normal(size=(3, 4)) for m in MODALITIES}
     for change in [{}, {"kernel": "rbf"}, {"machine": "one-vs-rest"}, {"scores": "hard"}, {"scale": False}]:
         settings = FusionSettings(n_trees=10, **change)
-        networks, weights = dict.fromkeys(MODALITIES), dict.fromkeys(MODALITIES, "none")
+        networks, weights = dict.fromkeys(MODALITIES), dict.fromkeys(MODALITIES, __file__)
         made = models.fit_model(split, temporal, networks, weights, {}, settings)
         held = load_parts(save_parts(tmp_path / "parts.skops", {"scaler": made.scaler, "machine": made.machine}))
         models.check_machine(held["machine"], int(made.support.sum()), 3)
