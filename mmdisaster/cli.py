@@ -226,26 +226,23 @@ def format_json(
 MAX_FAILURES = 0.05  # share of clips that may be unreadable, as in params.yaml
 
 
-def _share(text: str) -> float:
-    "A share of clips, from the command line."
-    try:
-        share = float(text)
-    except ValueError:
-        share = math.nan
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"must be a share from 0 to 1, such as 0.05, was {text!r}")
-    return share
+def _number(most: float, expected: str) -> Callable[[str], float]:
+    "A reader of numbers from 0 to `most`, for the command line."
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value <= most:
+            raise argparse.ArgumentTypeError(f"must be {expected}, was {text!r}")
+        return value
+
+    return read
 
 
-def _seconds(text: str) -> float:
-    "A time in a file, from the command line."
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"must be seconds from 0 up, was {text!r}")
-    return seconds
+_share = _number(1.0, "a share from 0 to 1, such as 0.05")
+_seconds = _number(sys.float_info.max, "seconds from 0 up")
 
 # %% ../nbs/32_cli.ipynb #32-019c
 def _add_check(add: Callable[..., argparse.ArgumentParser]) -> None:

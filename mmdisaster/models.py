@@ -388,21 +388,12 @@ class Model:
     _extractors: dict[str, Extractor] = field(default_factory=dict, init=False)
 
     def __repr__(self) -> str:
-        features = f"{self.support.sum()} of {len(self.support)} features"
-        return f"Model({len(self.concepts)} concepts, {type(self.machine).__name__} on {features})"
+        kept = f"{self.support.sum()} of {len(self.support)} features"
+        return f"Model({len(self.concepts)} concepts, {type(self.machine).__name__} on {kept})"
 
     def extractor(self, modality: str) -> Extractor:
         "The extractor of a modality; made when it is first asked for."
-        if modality not in self._extractors:
-            path, options = Path(self.weights[modality]), self.options[modality]
-            _check_weights(path, self.digests[modality], path)
-            made = _read(path.parent, path.name, lambda path: make_extractor(modality, path, options))
-            self._extractors[modality] = made
-        return self._extractors[modality]
-
-    def vectors(self, static: Mapping[str, Sequences]) -> dict[str, np.ndarray]:
-        "Temporal features out of static ones, modality → (clips, 128)."
-        return {modality: clip_vectors(self.networks[modality], static[modality]) for modality in MODALITIES}
+        return _open(self, modality)
 
     def fuse(self, temporal: Mapping[str, np.ndarray]) -> Scored:
         'Scores and decisions out of temporal features, "scores" and "decisions", each (clips, concepts).'
@@ -417,6 +408,21 @@ class Model:
         if isinstance(clips, Clip | str | bytes) or not isinstance(clips, Iterable):
             clips = [clips]
         return _predict(self, list(clips), max_failures)
+
+# %% ../nbs/30_models.ipynb #30-035c
+def _open(model: Model, modality: str) -> Extractor:
+    "The extractor of a modality, of the weights that the model was made with."
+    if modality not in model._extractors:
+        path, options = Path(model.weights[modality]), model.options[modality]
+        _check_weights(path, model.digests[modality], path)
+        made = _read(path.parent, path.name, lambda path: make_extractor(modality, path, options))
+        model._extractors[modality] = made
+    return model._extractors[modality]
+
+
+def _vectors(model: Model, static: Mapping[str, Sequences]) -> dict[str, np.ndarray]:
+    "Temporal features out of static ones, modality → (clips, 128)."
+    return {modality: clip_vectors(model.networks[modality], static[modality]) for modality in MODALITIES}
 
 # %% ../nbs/30_models.ipynb #30-037
 def _fuse(model: Model, temporal: Mapping[str, np.ndarray]) -> Scored:
@@ -487,7 +493,7 @@ def _predict(model: Model, wanted: list[Clip | str | Path], max_failures: float)
         raise ValueError("; ".join(f"{media}: {reason}" for media, reason in failed))
     predictions = {int(i): Prediction(clips[int(i)], {}, [], [], reason) for i, reason in read.failures.items()}
     kept = [i for i in range(len(clips)) if i not in predictions]
-    found = model.fuse(model.vectors(read.static)) if kept else {}
+    found = model.fuse(_vectors(model, read.static)) if kept else {}
     for row, i in enumerate(kept):
         scores = dict(zip(model.concepts, found["scores"][row].tolist(), strict=True))
         chosen = [concept for concept, yes in zip(model.concepts, found["decisions"][row], strict=True) if yes]
