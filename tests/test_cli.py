@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+import yaml
 from conftest import ROOT, environment
 
 from mmdisaster import cli
@@ -298,3 +299,8 @@ def test_every_command_explains_each_option(capsys):
     for name, command in commands.items():
         assert all(action.help for action in command._actions), name
         assert name == "weights" or name == "predict" or "(default: 0.05)" in " ".join(command.format_help().split())
+
+
+def test_the_share_that_may_fail_is_the_pipelines():
+    features = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["features"]
+    assert {features[modality]["max_failures"] for modality in ["visual", "audio"]} == {cli.MAX_FAILURES}
