@@ -1,1 +1,3 @@
-__version__ = "0.1.0"
+"""A multi-label multimodal framework for imbalanced disaster videos, and the audit of its evidence."""
+
+__version__ = "0.2.0"

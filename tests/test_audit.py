@@ -5,27 +5,20 @@ import re
 import numpy as np
 import pytest
 from conftest import ROOT
-from sklearn.metrics import average_precision_score, f1_score, hamming_loss
-
-from mmdisaster.approaches import APPROACHES, METRICS
-from mmdisaster.audit import (
+from mmdisaster.audit.bounds import design_effects, map_bounds, paired_evidence, row_counts
+from mmdisaster.audit.checks import check_constant, check_table_one, check_text
+from mmdisaster.audit.counts import (
     MAP_CONVENTIONS,
     RULES,
     best_convention,
     chance_fits,
-    check_constant,
-    check_table_one,
-    check_text,
     common_sets,
     convention_table,
-    design_effects,
-    explain_misfit,
-    free_column,
-    map_bounds,
-    paired_evidence,
-    row_counts,
     solve_row,
 )
+from mmdisaster.audit.misfits import explain_misfit, free_column
+from mmdisaster.paper.tables import APPROACHES, METRICS
+from sklearn.metrics import average_precision_score, f1_score, hamming_loss
 
 MICRO = "AP of 0/1 decisions, all cells at once"
 AROUND = range(290, 330)

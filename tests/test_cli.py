@@ -10,11 +10,11 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, environment
+from mmdisaster.cli import change_settings, main, read_command_line, read_settings_file
+from mmdisaster.model.folder import load_model
+from mmdisaster.simulate.clips import SimulationSettings, simulate_corpus
 
 from mmdisaster import cli
-from mmdisaster.cli import change_settings, main, read_command_line, read_settings_file
-from mmdisaster.models import load_model
-from mmdisaster.simulate import SimulationSettings, simulate_corpus
 
 SETTINGS = """
 calibration.clips = 2
@@ -53,7 +53,7 @@ def there(home, monkeypatch):
 
 
 def test_the_help_names_each_section_of_the_settings():
-    from mmdisaster.models import TRAINING_SECTIONS
+    from mmdisaster.model.training import TRAINING_SECTIONS
 
     sections = dict.fromkeys(name.partition(".")[0] for name in TRAINING_SECTIONS)
     shown = " ".join(cli.make_parser()._subparsers._group_actions[0].choices["train"].format_help().split())

@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 from conftest import ROOT
-from scipy import stats
-
-from mmdisaster.comparison import (
+from mmdisaster.core import load_json
+from mmdisaster.data.split import Split, split_clips
+from mmdisaster.study.comparison import (
     Difference,
     compare_rows,
     corrected_t_test,
@@ -17,8 +17,7 @@ from mmdisaster.comparison import (
     permutation_test,
     verdict,
 )
-from mmdisaster.core import load_json
-from mmdisaster.split import Split, split_clips
+from scipy import stats
 
 PRINTED = {
     name: {"micro_f1": f1, "hamming_loss": hl, "map": f1}

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-
-from mmdisaster.audio import SoundNetFeatures, random_soundnet
-from mmdisaster.features import Sequences
-from mmdisaster.temporal import DenseClassifier, TemporalClassifier, load_classifier, save_classifier, torch_stream
-from mmdisaster.visual import InceptionV3, devices, pick_device, random_inception
+from mmdisaster.data.sequences import Sequences
+from mmdisaster.devices import devices, pick_device, torch_stream
+from mmdisaster.static.inception import InceptionV3, random_inception
+from mmdisaster.static.soundnet import SoundNetFeatures, random_soundnet
+from mmdisaster.temporal.classifiers import DenseClassifier, TemporalClassifier, load_classifier, save_classifier
 
 CARD = next((name for name in devices() if name != "cpu"), None)
 needs_card = pytest.mark.skipif(CARD is None, reason="neither CUDA nor MPS is here")

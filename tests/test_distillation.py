@@ -6,15 +6,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from scipy.special import log_softmax
-from sklearn.base import clone
-from sklearn.cluster import KMeans
-from sklearn.utils.estimator_checks import check_estimator
-
-from mmdisaster import distillation
-from mmdisaster.audio import HEADS, RATE, SoundNetFeatures, random_soundnet, soundnet_weights
 from mmdisaster.core import load_provenance
-from mmdisaster.distillation import (
+from mmdisaster.data.sequences import Sequences
+from mmdisaster.media.media import read_waveform
+from mmdisaster.static.extractors import make_weights
+from mmdisaster.static.soundnet import HEADS, RATE, SoundNetFeatures, random_soundnet, soundnet_weights
+from mmdisaster.study.distillation import (
     ClusterTeacher,
     DistillationSettings,
     Lessons,
@@ -35,10 +32,13 @@ from mmdisaster.distillation import (
     save_distilled,
     soft_assignment,
 )
-from mmdisaster.extractors import make_weights
-from mmdisaster.features import Sequences
-from mmdisaster.media import read_waveform
-from mmdisaster.pretrained import WeightsError
+from mmdisaster.weights.download import WeightsError
+from scipy.special import log_softmax
+from sklearn.base import clone
+from sklearn.cluster import KMeans
+from sklearn.utils.estimator_checks import check_estimator
+
+from mmdisaster import distillation
 
 QUICK = DistillationSettings(seconds=0.3, batch_size=6, max_epochs=2, patience=2, seed=1)
 TEACHER = ClusterTeacher(k=2, components=2, share=0.7, seed=1)

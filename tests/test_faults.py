@@ -8,14 +8,13 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import ROOT, command, copy_project, merge
-
 from mmdisaster.core import load_json
-from mmdisaster.corpus import ManifestError, read_manifest
-from mmdisaster.features import ExtractionError, extract, write_failures
-from mmdisaster.fusion import FusionSettings, fit_fusion
-from mmdisaster.media import MediaError, read_frames, read_waveform, write_clip
-from mmdisaster.split import split_clips
-from mmdisaster.text import make_vectors
+from mmdisaster.data.manifest import ManifestError, read_manifest
+from mmdisaster.data.split import split_clips
+from mmdisaster.fusion.algorithm1 import FusionSettings, fit_fusion
+from mmdisaster.media.media import MediaError, read_frames, read_waveform, write_clip
+from mmdisaster.static.store import ExtractionError, extract, write_failures
+from mmdisaster.words.vectors import make_vectors
 
 CONCEPTS = ["Flood", "Speech"]
 
@@ -91,8 +90,8 @@ def test_undecodable_media(tmp_path, read):
 
 
 def test_an_undecodable_clip_stops_the_extraction_and_is_named(corpus):
-    from mmdisaster.extractors import VisualExtractor
-    from mmdisaster.visual import InceptionV3, random_inception
+    from mmdisaster.static.extractors import VisualExtractor
+    from mmdisaster.static.inception import InceptionV3, random_inception
 
     frames = read_frames(corpus / "a.mp4", 2, 75)
     extractor = VisualExtractor(InceptionV3(random_inception(0, frames)), frames=2, size=75)

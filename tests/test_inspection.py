@@ -7,16 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from media_files import cut, write_media
-
-from mmdisaster.audio import random_soundnet
 from mmdisaster.core import load_json
-from mmdisaster.corpus import ManifestError, check_manifest, read_concepts, read_corpus, read_manifest, save_corpus
-from mmdisaster.extractors import AudioExtractor, VisualExtractor
-from mmdisaster.features import ExtractionError, extract, read_presence, read_store, write_failures
-from mmdisaster.inspection import format_problems, inspect_corpus
-from mmdisaster.media import read_frames, read_waveform
-from mmdisaster.split import Split, read_split, save_split
-from mmdisaster.visual import InceptionV3, random_inception
+from mmdisaster.data.corpus import read_corpus, save_corpus
+from mmdisaster.data.inspection import format_problems, inspect_corpus
+from mmdisaster.data.manifest import ManifestError, check_manifest, read_concepts, read_manifest
+from mmdisaster.data.split import Split, read_split, save_split
+from mmdisaster.media.media import read_frames, read_waveform
+from mmdisaster.static.extractors import AudioExtractor, VisualExtractor
+from mmdisaster.static.inception import InceptionV3, random_inception
+from mmdisaster.static.soundnet import random_soundnet
+from mmdisaster.static.store import ExtractionError, extract, read_presence, read_store, write_failures
 
 CONCEPTS = ["Flood", "Speech", "Storm"]
 HEADER = "clip_id,video_id,media,text,labels"
@@ -425,7 +425,7 @@ def extractors(media):
     frames = np.concatenate([read_frames(media / "good.mp4", 2, 75, i, i + 2) for i in range(6)])
     sounds = [read_waveform(media / "good.mp4", start=i, end=i + 1) for i in range(6)]
     visual = VisualExtractor(InceptionV3(random_inception(0, frames)), frames=1, size=75)
-    from mmdisaster.audio import SoundNetFeatures
+    from mmdisaster.static.soundnet import SoundNetFeatures
 
     return {"visual": visual, "audio": AudioExtractor(SoundNetFeatures(random_soundnet(0, sounds)))}
 

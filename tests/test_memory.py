@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from mmdisaster.static.extractors import AudioExtractor, VisualExtractor
+from mmdisaster.static.store import extract, read_store
 
 from mmdisaster import extractors
-from mmdisaster.extractors import AudioExtractor, VisualExtractor
-from mmdisaster.features import extract, read_store
 
 MIB = 2**20
 

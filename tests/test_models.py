@@ -16,33 +16,31 @@ import pandas as pd
 import pytest
 import skops.io
 from conftest import ROOT, environment
+from mmdisaster.core import digest_file, digest_json, load_arrays, load_json, save_arrays, save_json
+from mmdisaster.data.manifest import read_manifest
+from mmdisaster.data.split import Split
+from mmdisaster.fusion.algorithm1 import MODALITIES, FusionSettings, fit_fusion
+from mmdisaster.media.media import write_clip
+from mmdisaster.model.folder import load_model, save_model
+from mmdisaster.model.prediction import (
+    Clip,
+    ModelError,
+    Prediction,
+    clip_vectors,
+    load_parts,
+    prediction_table,
+    read_clips,
+    save_parts,
+)
+from mmdisaster.model.training import prepare_weights, train
+from mmdisaster.simulate.clips import SimulationSettings, simulate_corpus
+from mmdisaster.static.store import ExtractionError, extract, read_store
+from mmdisaster.words.tokens import tokenize
 from safetensors.numpy import load_file
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.preprocessing import StandardScaler
 
 from mmdisaster import models
-from mmdisaster.core import digest_file, digest_json, load_arrays, load_json, save_arrays, save_json
-from mmdisaster.corpus import read_manifest
-from mmdisaster.features import ExtractionError, extract, read_store
-from mmdisaster.fusion import MODALITIES, FusionSettings, fit_fusion
-from mmdisaster.media import write_clip
-from mmdisaster.models import (
-    Clip,
-    ModelError,
-    Prediction,
-    clip_vectors,
-    load_model,
-    load_parts,
-    prediction_table,
-    prepare_weights,
-    read_clips,
-    save_model,
-    save_parts,
-    train,
-)
-from mmdisaster.simulate import SimulationSettings, simulate_corpus
-from mmdisaster.split import Split
-from mmdisaster.text import tokenize
 
 CONCEPTS = ["Flood/Storm", "Damage", "Speak/Briefing/Interview"]
 SMALL = {

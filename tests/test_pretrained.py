@@ -23,31 +23,23 @@ import torch
 from conftest import ROOT, environment
 from filelock import FileLock
 from gensim.models import KeyedVectors, Word2Vec
-from torch.nn import functional as F
-
-from mmdisaster import pretrained
-from mmdisaster.audio import SoundNet, SoundNetFeatures, soundnet_weights
-from mmdisaster.pretrained import (
-    KNOWN,
-    WeightsError,
-    cache_folder,
-    fetch,
-    read_soundnet_npy,
-    read_soundnet_pth,
-    resolve_source,
-    verify,
-    weights_path,
-)
-from mmdisaster.text import (
+from mmdisaster.static.inception import InceptionV3, inception_weights, torchvision_models
+from mmdisaster.static.soundnet import SoundNet, SoundNetFeatures, soundnet_weights
+from mmdisaster.weights.download import WeightsError
+from mmdisaster.weights.formats import read_soundnet_npy, read_soundnet_pth
+from mmdisaster.weights.published import KNOWN, cache_folder, fetch, resolve_source, verify, weights_path
+from mmdisaster.words.pickles import unpickle_arrays
+from mmdisaster.words.vectors import (
     PretrainedVectors,
     describe_vectors,
     load_vectors,
     make_vectors,
     read_vectors,
     save_vectors,
-    unpickle_arrays,
 )
-from mmdisaster.visual import InceptionV3, inception_weights, torchvision_models
+from torch.nn import functional as F
+
+from mmdisaster import pretrained
 
 QUICK = {"wait": 0.01, "timeout": 5.0}
 CONTENT = np.random.default_rng(0).bytes(300_000)

@@ -15,8 +15,7 @@ from conftest import ROOT, read_notebook
 
 sys.path.insert(0, str(ROOT / "nbs" / "stages"))
 import run as launcher  # noqa: E402
-
-from mmdisaster.experiment import SECTIONS  # noqa: E402
+from mmdisaster.study.trials import SECTIONS
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 AUDIT = yaml.safe_load((ROOT / "audit" / "dvc.yaml").read_text())["stages"]
@@ -174,7 +173,7 @@ def test_notebooks_are_clean(tmp_path):
 
 
 def test_register_states_the_params_in_force():
-    from mmdisaster.register import REGISTER
+    from mmdisaster.audit.register import REGISTER
 
     for gap in REGISTER:
         value = PARAMS

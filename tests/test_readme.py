@@ -7,9 +7,8 @@ import sys
 
 import pytest
 from conftest import ROOT
-
-from mmdisaster.corpus import PAPER_TABLE_ONE
-from mmdisaster.simulate import SimulationSettings, scale_counts, simulate_corpus
+from mmdisaster.paper.tables import PAPER_TABLE_ONE
+from mmdisaster.simulate.clips import SimulationSettings, scale_counts, simulate_corpus
 
 TOOLS = ["nbdev", "fastcore", "dvc", "papermill", "jupyterlab", "seaborn", "matplotlib", "librosa"]
 

@@ -1,0 +1,1 @@
+"""The printed evidence examined, and what the paper leaves open."""

@@ -1,0 +1,1 @@
+"""Clips as tables: manifest, labels, split, inspection, sequences of features."""

@@ -1,0 +1,1 @@
+"""Metrics, and the baselines of Table II (§IV)."""

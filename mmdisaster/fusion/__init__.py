@@ -1,0 +1,1 @@
+"""Ranking, weighted label powerset and recursive elimination (§III-C)."""

@@ -1,0 +1,1 @@
+"""Frames and sound out of media files, and small files to try them on."""

@@ -1,0 +1,1 @@
+"""A fitted framework that scores new clips, as a folder that travels."""

@@ -1,0 +1,1 @@
+"""The embedded corpus: simulated clips, and openly said to be."""

@@ -1,0 +1,1 @@
+"""Frames and sound as static features (§III-A)."""

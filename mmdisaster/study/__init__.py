@@ -1,0 +1,1 @@
+"""The experiment step by step, and over and over: trials, variants, comparisons."""

@@ -1,0 +1,1 @@
+"""Temporal features by a residual bidirectional LSTM (§III-B)."""

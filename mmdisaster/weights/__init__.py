@@ -1,0 +1,1 @@
+"""Weights that others published: download, check, convert."""

@@ -1,0 +1,1 @@
+"""Descriptions as words, and words as vectors (§III-A)."""
