@@ -229,8 +229,11 @@ def progress(
     items: Iterable[T],  # what to go through
     name: str,  # what is being done
     total: int | None = None,  # how many, where `items` can't say
-) -> Iterable[T]:  # the items, with progress on standard error
-    "Go through `items` and show progress."
+    verbose: bool = False,  # whether to show progress on standard error
+) -> Iterable[T]:  # the items
+    "Go through `items`, and show progress where it is asked for."
+    if not verbose:
+        return items
     waiting = 0.2 if sys.stderr.isatty() else 5.0
     return tqdm(items, desc=name, total=total, mininterval=waiting, file=sys.stderr, leave=False, dynamic_ncols=True)
 
