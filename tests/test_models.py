@@ -525,7 +525,7 @@ def forged(change):
 
 def machine_of(algorithm):
     """The support vector machine inside."""
-    return algorithm.estimator_.svc_
+    return algorithm.elimination_.estimator_.svc_
 
 
 def forged_svc(name, value):
@@ -565,7 +565,7 @@ FORGERIES = {  # file → ways to forge it that its digest doesn't show, and wha
         forged(lambda found: setattr(found, "scaler_", StandardScaler().fit(np.eye(3)))),
         "scaler",
     ),
-    "no machine": ("algorithm1.skops", forged(lambda found: setattr(found, "estimator_", 3)), "machine"),
+    "no machine": ("algorithm1.skops", forged(lambda found: setattr(found.elimination_, "estimator_", 3)), "machine"),
     "svc shorter": ("algorithm1.skops", forged_svc("_dual_coef_", lambda a: a[:, :1].copy()), "dual_coef_"),
     "svc counts": ("algorithm1.skops", forged_svc("_n_support", lambda a: a + 1000), "n_support_"),
     "svc intercepts": ("algorithm1.skops", forged_svc("_intercept_", lambda a: a[:1]), "intercept_"),
@@ -575,7 +575,7 @@ FORGERIES = {  # file → ways to forge it that its digest doesn't show, and wha
     "part's header": ("algorithm1.skops", forged_entry(lambda content: content.replace(b"}", b"(")), "can't be read"),
     "support": (
         "algorithm1.skops",
-        forged(lambda found: setattr(found, "support_", np.ones(3, bool))),
+        forged(lambda found: setattr(found.elimination_, "support_", np.ones(3, bool))),
         "24 features",
     ),
     "network no arrays": ("temporal-audio.safetensors", lambda path: spoil(path, b"\0" * 8), "can't be read"),
