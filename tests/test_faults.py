@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import ROOT, command, copy_project, merge
+
 from mmdisaster.core import load_json
 from mmdisaster.data.manifest import ManifestError, read_manifest
 from mmdisaster.data.split import split_clips
 from mmdisaster.fusion.algorithm1 import FusionSettings, fit_fusion
 from mmdisaster.media.media import MediaError, read_frames, read_waveform, write_clip
-from mmdisaster.static.store import ExtractionError, extract, write_failures
+from mmdisaster.static.extraction import ExtractionError, extract, write_failures
 from mmdisaster.words.vectors import make_vectors
 
 CONCEPTS = ["Flood", "Speech"]

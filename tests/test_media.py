@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from conftest import ROOT, environment
 from media_files import cut, heard, numbers, picture, write_media
+
+from mmdisaster import media
 from mmdisaster.media.media import MediaError, MissingTrack, probe, read_frames, read_waveform, sound_seconds
 from mmdisaster.static.extractors import AudioExtractor
 from mmdisaster.static.soundnet import LONG, RATE, SoundNetFeatures, random_soundnet, soundnet_steps
-
-from mmdisaster import media
 
 FILES = [  # container, codecs of pictures and sound
     ("mp4", "h264", "aac"),

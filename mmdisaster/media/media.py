@@ -22,6 +22,7 @@ from av.codec.context import Flags
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
+
 from ..core import atomic_path
 
 # %% ../../nbs/3_data/05_media.ipynb #03-008

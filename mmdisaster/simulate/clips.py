@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from ..core import atomic_path, derive_seed, one_of, progress
 from ..media.media import write_clip
 from ..paper.tables import PAPER_TABLE_ONE

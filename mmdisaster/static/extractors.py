@@ -22,11 +22,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+
 from ..core import digest_arrays, digest_file, digest_json, load_arrays, one_of, read_settings, save_arrays
 from ..media.media import MissingTrack, read_frames, read_waveform, sound_seconds
+from .extraction import Extractor, Row
 from .inception import InceptionV3, inception_weights
 from .soundnet import LONG, RATE, SHORTEST, SoundNetFeatures, check_waveform, soundnet_weights
-from .store import Extractor, Row
 from ..words.vectors import load_vectors
 
 # %% ../../nbs/2_method/08_extractors.ipynb #12-008
