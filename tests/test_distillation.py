@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from mmdisaster.media.sound import read_waveform
 from scipy.special import log_softmax
 from sklearn.base import clone
 from sklearn.cluster import KMeans
@@ -14,7 +15,6 @@ from sklearn.utils.estimator_checks import check_estimator
 from mmdisaster import distillation
 from mmdisaster.core import load_provenance
 from mmdisaster.data.sequences import Sequences
-from mmdisaster.media.media import read_waveform
 from mmdisaster.static.extractors import make_weights
 from mmdisaster.static.soundnet import HEADS, RATE, SoundNetFeatures, random_soundnet, soundnet_weights
 from mmdisaster.study.distillation import (

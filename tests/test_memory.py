@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from mmdisaster import extractors
 from mmdisaster.data.store import read_store
+from mmdisaster.static import extractors
 from mmdisaster.static.extraction import extract
 from mmdisaster.static.extractors import AudioExtractor, VisualExtractor
 

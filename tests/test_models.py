@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import skops.io
 from conftest import ROOT, environment
+from mmdisaster.media.writing import write_clip
 from safetensors.numpy import load_file
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.preprocessing import StandardScaler
@@ -26,7 +27,6 @@ from mmdisaster.data.manifest import read_manifest
 from mmdisaster.data.split import Split
 from mmdisaster.data.store import read_store
 from mmdisaster.fusion.algorithm1 import MODALITIES, FusionSettings, fit_fusion
-from mmdisaster.media.media import write_clip
 from mmdisaster.model.folder import load_model, save_model
 from mmdisaster.model.prediction import (
     Clip,

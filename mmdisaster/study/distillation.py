@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import pandas as pd
 import torch
+from ..media.sound import read_waveform
 from scipy.optimize import brentq
 from scipy.special import entr, softmax
 from sklearn.base import BaseEstimator, clone
@@ -35,7 +36,6 @@ from torch import Tensor, nn
 from ..core import derive_seed, load_arrays, load_provenance, progress, save_arrays
 from ..data.sequences import Sequences, concatenate
 from ..devices import torch_threads
-from ..media.media import read_waveform
 from ..static.inception import calibrate, check_arrays, fill, in_threads, random_arrays, wanted_arrays
 from mmdisaster.static.soundnet import (
     HEADS,
