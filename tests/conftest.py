@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from own_corpus import build_corpus
-
 from mmdisaster.paper.tables import PAPER_TABLE_ONE
+from own_corpus import build_corpus
 
 ROOT = Path(__file__).resolve().parents[1]
 

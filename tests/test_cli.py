@@ -10,11 +10,11 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, environment
-
-from mmdisaster import cli
 from mmdisaster.cli import change_settings, main, read_command_line, read_settings_file
 from mmdisaster.model.folder import load_model
 from mmdisaster.simulate.clips import SimulationSettings, simulate_corpus
+
+from mmdisaster import cli
 
 SETTINGS = """
 calibration.clips = 2

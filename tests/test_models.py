@@ -16,17 +16,11 @@ import pandas as pd
 import pytest
 import skops.io
 from conftest import ROOT, environment
-from mmdisaster.media.writing import write_clip
-from safetensors.numpy import load_file
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.preprocessing import StandardScaler
-
-from mmdisaster import models
 from mmdisaster.core import digest_file, digest_json, load_arrays, load_json, save_arrays, save_json
 from mmdisaster.data.manifest import read_manifest
 from mmdisaster.data.split import Split
-from mmdisaster.data.store import read_store
 from mmdisaster.fusion.algorithm1 import MODALITIES, FusionSettings, fit_fusion
+from mmdisaster.media.writing import write_clip
 from mmdisaster.model.folder import load_model, save_model
 from mmdisaster.model.prediction import (
     Clip,
@@ -40,8 +34,14 @@ from mmdisaster.model.prediction import (
 )
 from mmdisaster.model.training import prepare_weights, train
 from mmdisaster.simulate.clips import SimulationSettings, simulate_corpus
+from mmdisaster.data.store import read_store
 from mmdisaster.static.extraction import ExtractionError, extract
 from mmdisaster.words.tokens import tokenize
+from safetensors.numpy import load_file
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.preprocessing import StandardScaler
+
+from mmdisaster import models
 
 CONCEPTS = ["Flood/Storm", "Damage", "Speak/Briefing/Interview"]
 SMALL = {

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from ..media.files import MediaError, MediaInfo, probe
-from ..media.frames import read_frames
 
 from ..core import progress
 from .corpus import Corpus
 from .manifest import Problem, check_manifest, count_concepts
+from ..media.files import MediaError, MediaInfo, probe
+from ..media.frames import read_frames
 
 # %% ../../nbs/3_data/09_inspection.ipynb #29-008
 @dataclass(frozen=True)

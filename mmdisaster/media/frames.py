@@ -14,6 +14,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.video.reformatter import Interpolation, VideoReformatter
+
 from mmdisaster.media.files import (
     MediaError,
     check_whole,

@@ -14,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 from av.container import InputContainer
+
 from mmdisaster.media.files import (
     MediaError,
     MissingTrack,

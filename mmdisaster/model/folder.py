@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.preprocessing import StandardScaler
-
 from ..core import atomic_path, digest_file, digest_json, load_arrays, read_settings, save_arrays, save_json
 from ..devices import pick_device
 from ..fusion.algorithm1 import MODALITIES, FusionSettings
@@ -22,6 +20,7 @@ from ..fusion.ranking import Ranking
 from .prediction import Model, ModelError, _check_weights, _read, check_machine, load_parts, save_parts
 from ..static.extractors import AudioSettings, TextSettings, VisualSettings
 from ..temporal.classifiers import TemporalClassifier, load_classifier, save_classifier
+from sklearn.preprocessing import StandardScaler
 
 # %% ../../nbs/6_use/06_folder.ipynb #30-072
 FORMAT, FORMAT_VERSION = "mmdisaster model", 1

@@ -29,22 +29,21 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 import numpy as np
 import pandas as pd
 import skops.io
-from safetensors import SafetensorError
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
-
 from ..core import atomic_path, digest_file, load_arrays, one_of
 from ..data.manifest import ALIKE, _read_table
 from ..data.sequences import Sequences
 from ..data.split import Split
-from ..data.store import read_store
 from ..fusion.algorithm1 import MODALITIES, FusionSettings, fit_fusion, join_features
 from ..fusion.powerset import LabelPowerset, WeightedPowersetSVC
 from ..fusion.ranking import Ranking
-from ..static.extraction import Extractor, extract
 from ..static.extractors import make_extractor
+from ..data.store import read_store
+from ..static.extraction import Extractor, extract
 from ..study.trials import Scored
 from ..temporal.classifiers import TemporalClassifier
+from safetensors import SafetensorError
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 # %% ../../nbs/6_use/04_prediction.ipynb #30-011
 def clip_vectors(

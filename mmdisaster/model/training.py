@@ -19,8 +19,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError
-
 from mmdisaster.core import (
     derive_seed,
     digest_arrays,
@@ -36,13 +34,11 @@ from mmdisaster.core import (
 from ..data.manifest import count_concepts, read_manifest
 from ..data.sequences import Sequences
 from ..data.split import PARTS, Split, save_split, split_clips
-from ..data.store import read_store
 from ..devices import pick_device, torch_stream
 from ..evaluation.metrics import score_row
 from ..fusion.algorithm1 import MODALITIES, FusionSettings, fit_fusion, make_machine
 from .prediction import KERNELS, Model, _is_number, _read, check_share, clip_vectors, fit_model
 from ..simulate.clips import SimulationSettings, simulate_calibration
-from ..static.extraction import ExtractionError, Report, extract, write_failures
 from mmdisaster.static.extractors import (
     AudioSettings,
     AudioWeights,
@@ -53,6 +49,9 @@ from mmdisaster.static.extractors import (
     make_extractor,
     make_weights,
 )
+from ..data.store import read_store
+from ..static.extraction import ExtractionError, extract, write_failures
+from ..static.extraction import Report
 from ..study.trials import deal
 from ..temporal.classifiers import TemporalClassifier
 from ..temporal.training import check_training_settings
@@ -60,6 +59,7 @@ from ..weights.published import pinned_weights, resolve_source, weights_path
 from ..words.glove import GloVe
 from ..words.tokens import WordVectors
 from ..words.vectors import PretrainedVectors, load_vectors, make_vectors, save_vectors
+from safetensors import SafetensorError
 
 # %% ../../nbs/6_use/05_training.ipynb #30-047
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
-
 from .evidence import pick
+from PIL import Image, ImageDraw, ImageFont
 
 
 # %% ../../nbs/3_data/simulated/02_painters.ipynb #04-016

@@ -22,14 +22,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from ..core import digest_arrays, digest_file, digest_json, load_arrays, one_of, read_settings, save_arrays
 from ..media.files import MissingTrack
 from ..media.frames import read_frames
 from ..media.sound import read_waveform, sound_seconds
-
-from ..core import digest_arrays, digest_file, digest_json, load_arrays, one_of, read_settings, save_arrays
-from .extraction import Extractor, Row
 from .inception import InceptionV3, inception_weights
 from .soundnet import LONG, RATE, SHORTEST, SoundNetFeatures, check_waveform, soundnet_weights
+from .extraction import Extractor, Row
 from ..words.vectors import load_vectors
 
 # %% ../../nbs/2_method/08_extractors.ipynb #12-008

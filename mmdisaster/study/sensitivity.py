@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-
 from ..audit.register import REGISTER
 from .comparison import corrected_t_test, corrected_welch_test
 from .trials import ABLATIONS

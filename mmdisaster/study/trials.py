@@ -16,17 +16,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-
 from ..core import derive_seed, load_arrays, load_json, read_settings, save_arrays, save_json
 from ..data.labels import label_matrix
 from ..data.sequences import Sequences, concatenate
 from ..data.split import Split, read_split, save_split, split_clips
-from ..data.store import STORED
 from ..evaluation.baselines import BaselineSettings, fit_baseline
 from ..evaluation.metrics import score_row
 from ..fusion.algorithm1 import FusionSettings, fit_fusion
 from ..paper.tables import APPROACHES
 from ..static.extractors import TextExtractor
+from ..data.store import STORED
 from ..temporal.classifiers import TemporalClassifier
 from ..words.vectors import make_vectors
 
