@@ -10,12 +10,12 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, environment
-from mmdisaster.cli import main, read_command_line
-from mmdisaster.model.folder import load_model
-from mmdisaster.settings import Settings
-from mmdisaster.simulate.clips import SimulationSettings, simulate_corpus
 
 from mmdisaster import cli
+from mmdisaster.cli import main, read_command_line
+from mmdisaster.model.folder import load_model
+from mmdisaster.settings.sections import Settings
+from mmdisaster.simulate.clips import SimulationSettings, simulate_corpus
 
 SETTINGS = """
 corpus.calibration_clips = 2

@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from scipy.special import log_softmax
+from sklearn.base import clone
+from sklearn.cluster import KMeans
+from sklearn.utils.estimator_checks import check_estimator
+
+from mmdisaster import distillation
 from mmdisaster.core import load_provenance
 from mmdisaster.data.sequences import Sequences
-from mmdisaster.media.media import read_waveform
+from mmdisaster.media.sound import read_waveform
 from mmdisaster.static.extractors import make_weights
 from mmdisaster.static.soundnet import HEADS, RATE, SoundNetFeatures, random_soundnet, soundnet_weights
 from mmdisaster.study.distillation import (
@@ -33,12 +39,6 @@ from mmdisaster.study.distillation import (
     soft_assignment,
 )
 from mmdisaster.weights.download import WeightsError
-from scipy.special import log_softmax
-from sklearn.base import clone
-from sklearn.cluster import KMeans
-from sklearn.utils.estimator_checks import check_estimator
-
-from mmdisaster import distillation
 
 QUICK = DistillationSettings(seconds=0.3, batch_size=6, max_epochs=2, patience=2, seed=1)
 TEACHER = ClusterTeacher(k=2, components=2, share=0.7, seed=1)

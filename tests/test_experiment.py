@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import yaml
 from conftest import ROOT
+from safetensors.numpy import load_file
+
 from mmdisaster.audit.register import REGISTER
 from mmdisaster.core import load_json
 from mmdisaster.data.manifest import read_manifest
-from mmdisaster.paper.tables import APPROACHES
 from mmdisaster.data.store import read_store
+from mmdisaster.paper.tables import APPROACHES
 from mmdisaster.settings import read_settings
 from mmdisaster.study.trials import ABLATIONS, rows_reached, run_trial
-from safetensors.numpy import load_file
 
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 AUDIT = yaml.safe_load((ROOT / "audit" / "dvc.yaml").read_text())["stages"]

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.font_manager import findfont, get_font
-from mmdisaster.pages.figures import BOXES, change_plot, concept_bars, contact_sheet, save_figure
 
 from mmdisaster import figures
+from mmdisaster.pages.figures import BOXES, change_plot, concept_bars, contact_sheet, save_figure
 
 SHORT = ["Fire", "Flood", "Storm"]
 LONG = ["a concept whose name is rather a long one", "another whose name is nearly as long as it"]

@@ -9,6 +9,7 @@ __all__ = ['STATIC', 'TEMPORAL', 'BASELINES', 'FUSION', 'PROTOCOL', 'REGISTER', 
 from dataclasses import dataclass
 
 import pandas as pd
+
 from ..core import one_of
 
 # %% ../../nbs/1_paper/02_register.ipynb #21-006

@@ -10,13 +10,14 @@ __all__ = ['LabelTransformer', 'LabelPowerset', 'inverse_frequency', 'labelset_w
 from typing import Literal
 
 import numpy as np
-from ..core import one_of
-from ..data.labels import LabelCoding, check_labels
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.svm import SVC
 from sklearn.utils import Tags, gen_batches
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+
+from ..core import one_of
+from ..data.labels import LabelCoding, check_labels
 
 # %% ../../nbs/2_method/15_powerset.ipynb #16-008
 def _labels(Y: np.ndarray) -> np.ndarray:

@@ -9,14 +9,15 @@ __all__ = ['gini_impurity', 'Ranking', 'gini_ranking', 'GiniRanking', 'permutati
 from typing import Literal, NamedTuple
 
 import numpy as np
-from ..core import one_of
-from ..data.labels import check_labels
-from ..evaluation.metrics import micro_f1
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.inspection import permutation_importance
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_array, check_consistent_length, validate_data
+
+from ..core import one_of
+from ..data.labels import check_labels
+from ..evaluation.metrics import micro_f1
 
 # %% ../../nbs/2_method/14_ranking.ipynb #15-008
 def gini_impurity(

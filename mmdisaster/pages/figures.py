@@ -24,6 +24,7 @@ from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
+
 from ..core import atomic_path
 
 # %% ../../nbs/4_experiment/06_figures.ipynb #22-008

@@ -9,6 +9,7 @@ __all__ = ['describe_run', 'markdown_table']
 from collections.abc import Mapping
 
 import pandas as pd
+
 from ..paper.tables import _THREE
 
 # %% ../../nbs/4_experiment/05_provenance.ipynb #18-021

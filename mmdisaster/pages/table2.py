@@ -9,6 +9,7 @@ __all__ = ['NAMES', 'table_two', 'format_table_two']
 from collections.abc import Mapping
 
 import pandas as pd
+
 from ..paper.tables import APPROACHES
 
 # %% ../../nbs/4_experiment/04_table2.ipynb #18-016

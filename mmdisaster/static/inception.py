@@ -20,9 +20,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from ..core import derive_seed, digest_arrays, load_arrays, one_of
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ..core import derive_seed, digest_arrays, load_arrays, one_of
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -14,6 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
 from ..core import digest_arrays
 from ..devices import pick_device
 from mmdisaster.static.inception import (
@@ -25,8 +28,6 @@ from mmdisaster.static.inception import (
     read_weights,
     wanted_arrays,
 )
-from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 # %% ../../nbs/2_method/02_soundnet.ipynb #09-009
 RATE = 22050  # samples a second

@@ -19,10 +19,23 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import pandas as pd
 import torch
+from scipy.optimize import brentq
+from scipy.special import entr, softmax
+from sklearn.base import BaseEstimator, clone
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from sklearn.utils.validation import check_is_fitted, validate_data
+from threadpoolctl import threadpool_limits
+from torch import Tensor, nn
+
 from ..core import derive_seed, load_arrays, load_provenance, progress, save_arrays
 from ..data.sequences import Sequences, concatenate
 from ..devices import torch_threads
-from ..media.media import read_waveform
+from ..media.sound import read_waveform
 from ..static.inception import calibrate, check_arrays, fill, in_threads, random_arrays, wanted_arrays
 from mmdisaster.static.soundnet import (
     HEADS,
@@ -37,18 +50,6 @@ from mmdisaster.static.soundnet import (
 )
 from .comparison import Difference
 from ..weights.download import WeightsError
-from scipy.optimize import brentq
-from scipy.special import entr, softmax
-from sklearn.base import BaseEstimator, clone
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
-from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
-from sklearn.utils.validation import check_is_fitted, validate_data
-from threadpoolctl import threadpool_limits
-from torch import Tensor, nn
 
 # %% ../../nbs/5_doubt/09_distillation.ipynb #31-009
 def class_posteriors(

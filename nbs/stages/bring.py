@@ -8,13 +8,14 @@ With the word `simulated` instead of a path, the embedded corpus comes back.
 import sys
 from pathlib import Path
 
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedSeq
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
 from mmdisaster.core import atomic_path
 from mmdisaster.data.inspection import format_problems, inspect_corpus
 from mmdisaster.data.manifest import check_manifest, count_concepts
 from mmdisaster.paper.tables import PAPER_TABLE_ONE
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedSeq
-from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 ROOT = Path(__file__).resolve().parents[2]
 
