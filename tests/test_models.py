@@ -17,9 +17,6 @@ import pytest
 import skops.io
 from conftest import ROOT, environment
 from mmdisaster.data.clips import Clip, read_clips
-from mmdisaster.fusion.saved import load_algorithm1, save_algorithm1
-from mmdisaster.steps.fusion import fit_algorithm1, score_algorithm1
-from mmdisaster.steps.split import split_corpus
 from safetensors.numpy import load_file
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.preprocessing import StandardScaler
@@ -29,6 +26,7 @@ from mmdisaster.data.manifest import read_manifest
 from mmdisaster.data.sequences import Sequences
 from mmdisaster.data.split import Split
 from mmdisaster.data.store import read_store
+from mmdisaster.fusion.saved import load_algorithm1, save_algorithm1
 from mmdisaster.media.writing import write_clip
 from mmdisaster.model import folder as folders
 from mmdisaster.model.folder import load_model, model_files, save_model
@@ -39,6 +37,8 @@ from mmdisaster.settings.reading import merged
 from mmdisaster.settings.sections import Fusion, Settings
 from mmdisaster.simulate.clips import SimulationSettings, simulate_corpus
 from mmdisaster.static.extraction import ExtractionError, extract
+from mmdisaster.steps.fusion import fit_algorithm1, score_algorithm1
+from mmdisaster.steps.split import split_corpus
 from mmdisaster.words.tokens import tokenize
 
 CONCEPTS = ["Flood/Storm", "Damage", "Speak/Briefing/Interview"]

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from ..data.clips import Clip
-from ..steps.evaluation import Provenance
 
 from ..core import digest_file
 from ..data.sequences import Sequences
@@ -28,6 +27,7 @@ from ..fusion.algorithm1 import Algorithm1, join_features
 from ..settings.sections import Settings
 from ..static.extraction import Extractor, extract
 from ..static.extractors import make_extractor
+from ..steps.evaluation import Provenance
 from ..temporal.classifiers import TemporalClassifier
 
 # %% ../../nbs/6_use/04_prediction.ipynb #30-011

@@ -14,13 +14,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
-from ..steps.corpus import make_calibration, open_corpus
-from ..steps.evaluation import gather_provenance
-from ..steps.fusion import fit_algorithm1, score_algorithm1
-from ..steps.split import drop_clips, split_corpus
-from ..steps.static import extract_features, get_weights
-from ..steps.temporal import learn_temporal
-from ..steps.words import learn_words, training_texts
 
 from mmdisaster.core import (
     digest_arrays,
@@ -41,6 +34,13 @@ from ..settings.reading import read_settings, with_changes
 from ..settings.sections import AudioWeights, Glove, Settings, VisualWeights
 from ..static.extraction import ExtractionError, Report, write_failures
 from ..static.extractors import code_digests, make_extractor
+from ..steps.corpus import make_calibration, open_corpus
+from ..steps.evaluation import gather_provenance
+from ..steps.fusion import fit_algorithm1, score_algorithm1
+from ..steps.split import drop_clips, split_corpus
+from ..steps.static import extract_features, get_weights
+from ..steps.temporal import learn_temporal
+from ..steps.words import learn_words, training_texts
 from ..weights.published import resolve_source
 from ..words.vectors import load_vectors, save_vectors
 

@@ -36,7 +36,7 @@ from ..core import derive_seed, load_arrays, load_provenance, progress, save_arr
 from ..data.sequences import Sequences, concatenate
 from ..devices import torch_threads
 from ..media.sound import read_waveform
-from ..static.inception import calibrate, check_arrays, fill, in_threads, random_arrays, wanted_arrays
+from ..static.networks import calibrate, check_arrays, fill, in_threads, random_arrays, wanted_arrays
 from mmdisaster.static.soundnet import (
     HEADS,
     LAYERS,

@@ -15,12 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from ..steps.baselines import Scored, score_baseline
-from ..steps.fusion import fit_algorithm1, score_algorithm1
-from ..steps.split import split_corpus
-from ..steps.static import embed_texts
-from ..steps.temporal import learn_temporal
-from ..steps.words import learn_words, training_texts
 
 from ..core import load_arrays, load_json, save_arrays, save_json
 from ..data.sequences import Sequences
@@ -30,6 +24,12 @@ from ..evaluation.metrics import score_row
 from ..paper.tables import APPROACHES
 from ..settings.reading import check_section, read_settings
 from ..settings.sections import Settings
+from ..steps.baselines import Scored, score_baseline
+from ..steps.fusion import fit_algorithm1, score_algorithm1
+from ..steps.split import split_corpus
+from ..steps.static import embed_texts
+from ..steps.temporal import learn_temporal
+from ..steps.words import learn_words, training_texts
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-008
 SEEDED = ("split", "glove", "temporal", "baseline", "fusion")  # sections, in the order of the steps

@@ -16,7 +16,7 @@ import torch
 from mmdisaster.core import (
     digest_arrays,
 )
-from ..static.inception import check_arrays, read_weights, wanted_arrays
+from ..static.networks import check_arrays, read_weights, wanted_arrays
 from ..static.soundnet import LAYERS, SoundNet
 from ..words.pickles import unpickle_arrays
 

@@ -31,7 +31,8 @@ from mmdisaster.core import (
     save_arrays,
     save_json,
 )
-from ..static.inception import inception_weights, read_weights
+from ..static.inception import inception_weights
+from ..static.networks import read_weights
 from .download import WeightsError, _drop, check_digest, download
 from .formats import read_soundnet_npy, read_soundnet_pth
 
