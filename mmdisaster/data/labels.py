@@ -55,7 +55,7 @@ def check_labels(
 class LabelCoding:
     "Labels as a matrix, and back. Learns `classes_`, and `single_`: whether each clip has exactly one label."
 
-    classes_: list[np.ndarray] | np.ndarray  # of a matrix: 0 and 1 per column, as scikit-learn's forests have it
+    classes_: np.ndarray  # of a matrix: 0 and 1 for each of its columns, (q, 2)
     single_: bool
 
     def __init__(
@@ -71,7 +71,7 @@ class LabelCoding:
         "Learn which labels there are."
         Y = check_labels(Y)
         self.single_ = Y.ndim == 1
-        self.classes_ = unique_labels(Y) if self.single_ else [np.array([0, 1], Y.dtype)] * Y.shape[1]
+        self.classes_ = unique_labels(Y) if self.single_ else np.array([[0, 1]] * Y.shape[1], Y.dtype)
         return self
 
     @property
@@ -101,7 +101,7 @@ class LabelCoding:
         "Labels with a score above 0.5; of one label per clip, the likeliest."
         if not self.single_:
             return (scores > 0.5).astype(self.classes_[0].dtype)
-        return np.asarray(self.classes_)[self.shares(scores).argmax(axis=1)]
+        return self.classes_[self.shares(scores).argmax(axis=1)]
 
     def shares(
         self,
