@@ -1,4 +1,4 @@
-"""Take clips of your own:  python nbs/stages/bring.py MANIFEST
+"""Take clips of your own:  python tools/bring.py MANIFEST
 
 Checks the manifest and everything that it names, then writes its path, its folder and its concepts into params.yaml,
 where `dvc repro` finds them. Exit status 1, and params.yaml as it was, when a run could not start.
@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def outputs() -> list[Path]:

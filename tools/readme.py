@@ -1,4 +1,4 @@
-"""Write the results block of README.md from results/:  python nbs/stages/readme.py [--check]
+"""Write the results block of README.md from results/:  python tools/readme.py [--check]
 
 With --check, change nothing and exit with status 1 when the block is stale.
 """
@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- results: written by `make readme`, not by hand -->", "<!-- end of results -->"
 
 
@@ -24,7 +24,7 @@ def results_block(results: Path) -> str:
         "### Table I, counted from the manifest\n", (results / "table1.md").read_text(encoding="utf-8"),
         "### Table II, on the test clips of one split\n", (results / "table2.md").read_text(encoding="utf-8"),
         "### Figure 2\n", "![F1 per concept, by fusion model](results/figure2.png)\n",
-        "### The elimination path\n", "![Score against features kept](results/elimination.png)\n",
+        "### The elimination path\n", "![Score against features kept](results/path.png)\n",
     ])  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from fastcore.docments import docments, empty
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 
 
