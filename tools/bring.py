@@ -1,4 +1,4 @@
-"""Take clips of your own:  python tools/bring.py MANIFEST
+"""Bring your own clips:  python tools/bring.py MANIFEST
 
 Checks the manifest and everything that it names, then writes its path, its folder and its concepts into params.yaml,
 where `dvc repro` finds them. Exit status 1, and params.yaml as it was, when a run could not start.
@@ -11,9 +11,10 @@ from pathlib import Path
 from mmdisaster.core import atomic_path
 from mmdisaster.data.inspection import format_problems, inspect_corpus
 from mmdisaster.data.manifest import check_manifest, count_concepts
-from mmdisaster.paper.tables import PAPER_TABLE_ONE
+from mmdisaster.settings.reading import read_settings
+from mmdisaster.settings.sections import Corpus
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedSeq
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,9 +62,11 @@ def write(section: dict, taken: dict) -> None:
     """Put what was taken into a section, quoted: `No` and `1:30` are names, too."""
     for name in ["manifest", "watched"]:
         section[name] = DoubleQuotedScalarString(taken[name])
-    section.ca.items.pop("concepts", None)  # where the old ones came from
-    section["concepts"] = CommentedSeq(map(DoubleQuotedScalarString, taken["concepts"]))
-    section["concepts"].fa.set_flow_style()
+    concepts = CommentedSeq(map(DoubleQuotedScalarString, taken["concepts"]))
+    concepts.fa.set_flow_style()
+    section["concepts"] = concepts
+    for name in taken.keys() & section.ca.items.keys():
+        section.ca.items[name][2].column = 0  # comments follow their values
 
 
 def main(arguments: list[str]) -> int:
@@ -72,18 +75,19 @@ def main(arguments: list[str]) -> int:
         return 2
     yaml = YAML()
     yaml.width, yaml.preserve_quotes = 4096, True
-    params = yaml.load(ROOT / "params.yaml")
-    section = params["corpus"]
-    allowed = min(params["features"][modality]["max_failures"] for modality in ["visual", "audio"])
-    taken = {"manifest": "simulated", "watched": "mmdisaster/__init__.py", "concepts": list(PAPER_TABLE_ONE)}
+    yaml.representer.add_representer(type(None), lambda to, _: to.represent_scalar("tag:yaml.org,2002:null", "null"))
+    taken = {name: getattr(Corpus(), name) for name in ["manifest", "watched", "concepts"]}
     try:
+        settings = read_settings(ROOT / "params.yaml")
         if arguments != ["simulated"]:
+            allowed = min(settings.features.visual.max_failures, settings.features.audio.max_failures)
             manifest = Path(arguments[0]).expanduser().resolve()
-            taken = bring(manifest, list(section["concepts"]), allowed)
+            taken = bring(manifest, list(settings.corpus.concepts), allowed)
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 1
-    write(section, taken)
+    params = yaml.load(ROOT / "params.yaml") or CommentedMap()
+    write(params.setdefault("corpus", CommentedMap()), taken)
     with atomic_path(ROOT / "params.yaml") as temporary:
         yaml.dump(params, temporary)
     print(f"params.yaml: corpus.manifest is {taken['manifest']}, concepts are {', '.join(taken['concepts'])}")
