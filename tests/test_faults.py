@@ -194,7 +194,7 @@ def test_bad_params_stop_a_stage(tmp_path, stage, changes, message):
     params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
     merge(params, {stage: changes})
     (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    result = command(project, "python", "nbs/stages/run.py", stage, check=False)
+    result = command(project, "python", "tools/stage.py", stage, check=False)
     assert result.returncode in (1, 2) and message in result.stderr
     assert not (project / "data").exists() and not list(
         (project / "reports").glob("*") if (project / "reports").exists() else []
