@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from mmdisaster.paper.tables import PAPER_TABLE_ONE
 from own_corpus import build_corpus
+
+from mmdisaster.paper.tables import PAPER_TABLE_ONE
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -83,7 +84,7 @@ def start(folder, *arguments, **options):
 
 def run_together(folder, *stages):
     """Run stages that don't depend on each other at the same time."""
-    processes = [start(folder, "python", "nbs/stages/run.py", *stage) for stage in stages]
+    processes = [start(folder, "python", "tools/stage.py", *stage) for stage in stages]
     for process in processes:
         assert process.wait() == 0, (folder / "log").read_text()[-4000:]
 

@@ -11,7 +11,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from mmdisaster.core import load_provenance
 from mmdisaster.data.sequences import Sequences
-from mmdisaster.media.media import read_waveform
+from mmdisaster.media.sound import read_waveform
 from mmdisaster.settings.sections import Distillation
 from mmdisaster.static.extractors import make_weights
 from mmdisaster.static.soundnet import HEADS, RATE, SoundNetFeatures, random_soundnet, soundnet_weights

@@ -8,12 +8,16 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import ROOT, command, copy_project, merge
+
 from mmdisaster.core import load_json
 from mmdisaster.data.manifest import ManifestError, read_manifest
 from mmdisaster.data.split import split_clips
 from mmdisaster.fusion.algorithm1 import FusionSettings, fit_fusion
-from mmdisaster.media.media import MediaError, read_frames, read_waveform, write_clip
-from mmdisaster.static.store import ExtractionError, extract, write_failures
+from mmdisaster.media.files import MediaError
+from mmdisaster.media.frames import read_frames
+from mmdisaster.media.sound import read_waveform
+from mmdisaster.media.writing import write_clip
+from mmdisaster.static.extraction import ExtractionError, extract, write_failures
 from mmdisaster.words.vectors import make_vectors
 
 CONCEPTS = ["Flood", "Speech"]
@@ -190,7 +194,7 @@ def test_bad_params_stop_a_stage(tmp_path, stage, changes, message):
     params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
     merge(params, {stage: changes})
     (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    result = command(project, "python", "nbs/stages/run.py", stage, check=False)
+    result = command(project, "python", "tools/stage.py", stage, check=False)
     assert result.returncode in (1, 2) and message in result.stderr
     assert not (project / "data").exists() and not list(
         (project / "reports").glob("*") if (project / "reports").exists() else []

@@ -21,6 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
+
 from ..core import atomic_path
 from ..data.pictures import BOXES, LOOK, use_other_fonts
 

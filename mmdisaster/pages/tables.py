@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+
 from ..paper.tables import APPROACHES, NAMES
 
 # %% ../../nbs/4_experiment/04_tables.ipynb #pt-004

@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..core import refused
-from .sections import Section, Settings, Temporal
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+
+from ..core import refused
+from .sections import Section, Settings, Temporal
 
 SectionType = TypeVar("SectionType", bound=Section)
 

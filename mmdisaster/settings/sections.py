@@ -15,9 +15,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
 from ..core import refused
 from ..paper.tables import PAPER_TABLE_ONE
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # %% ../../nbs/7_ground/02_settings.ipynb #s-006
 def knob(

@@ -22,11 +22,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from ..core import digest_arrays, digest_file, digest_json, load_arrays, one_of, read_settings, save_arrays
-from ..media.media import MissingTrack, read_frames, read_waveform, sound_seconds
+
+from ..core import digest_arrays, digest_file, digest_json, load_arrays, one_of, save_arrays
+from ..settings.reading import read_settings
+from ..media.files import MissingTrack
+from ..media.frames import read_frames
+from ..media.sound import read_waveform, sound_seconds
+from .extraction import Extractor, Row
 from .inception import InceptionV3, inception_weights
 from .soundnet import LONG, RATE, SHORTEST, SoundNetFeatures, check_waveform, soundnet_weights
-from .store import Extractor, Row
 from ..words.vectors import load_vectors
 
 # %% ../../nbs/2_method/08_extractors.ipynb #12-008
@@ -104,7 +108,7 @@ class VisualExtractor:
     def fingerprint(self) -> dict:
         settings = {"frames": self.frames, "size": self.size, "clips": self.clips, "device": self.network.device.type}
         libraries = {name: version(name) for name in ("torch", "torchvision", "av")}
-        code = code_digests("media.media", "static.inception", "static.extractors")
+        code = code_digests("media.files", "media.frames", "static.inception", "static.extractors")
         return {"settings": settings, "weights": self.network.digest, "libraries": libraries, "code": code}
 
     def key(self, row: Row, root: Path) -> Any:
@@ -159,7 +163,7 @@ class AudioExtractor:
     def fingerprint(self) -> dict:
         settings = {"sample_rate": RATE, "device": self.network.device.type}
         libraries = {name: version(name) for name in ("torch", "av")}
-        code = code_digests("media.media", "static.inception", "static.soundnet", "static.extractors")
+        code = code_digests("media.files", "media.sound", "static.inception", "static.soundnet", "static.extractors")
         return {"settings": settings, "weights": self.network.digest, "libraries": libraries, "code": code}
 
     def key(self, row: Row, root: Path) -> Any:

@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.base import clone
+
 from ..core import load_arrays, load_provenance, progress, save_arrays
-from ..media.media import read_waveform
+from ..media.sound import read_waveform
 from ..settings.sections import Distillation
 from ..static.soundnet import HEADS, RATE, check_waveform
 from .comparison import Difference
 from .student import Distilled, Lessons, check_seconds, distil_soundnet
 from .teacher import ClusterTeacher
 from ..weights.download import WeightsError
-from sklearn.base import clone
 
 # %% ../../nbs/5_doubt/11_distillation.ipynb #31-073
 def read_sounds(

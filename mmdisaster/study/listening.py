@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from ..static.inception import fill, in_threads
-from ..static.soundnet import LAYERS, SoundNet, scaled
 from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
+
+from ..static.networks import fill, in_threads
+from ..static.soundnet import LAYERS, SoundNet, scaled
 
 # %% ../../nbs/5_doubt/12_listening.ipynb #31-081
 class Recordings(NamedTuple):
@@ -36,8 +37,8 @@ def find_recordings(
     paths = sorted(Path(folder).glob(f"*/*{suffix}"))
     nameless = [path.name for path in paths if not path.name[0].isdigit()]
     if not paths or nameless:
-        found = f"{nameless[0]!r}" if nameless else "none"
-        raise ValueError(f"folder must hold a folder per class, with {suffix} files that begin with a digit; {folder} has {found}")
+        wanted, found = f"a folder per class, with {suffix} files that begin with a digit", (nameless or ["none"])[0]
+        raise ValueError(f"folder must hold {wanted}; {folder} has {found}")
     return Recordings(paths, np.array([p.parent.name for p in paths]), np.array([int(p.name[0]) for p in paths]))
 
 # %% ../../nbs/5_doubt/12_listening.ipynb #31-083

@@ -13,11 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.special import softmax
+from torch import Tensor, nn
+
 from ..core import derive_seed, progress
 from ..data.sequences import concatenate
 from ..devices import torch_threads
 from ..settings.sections import Distillation
-from ..static.inception import calibrate, check_arrays, fill, random_arrays, wanted_arrays
+from ..static.networks import calibrate, check_arrays, fill, random_arrays, wanted_arrays
 from mmdisaster.static.soundnet import (
     HEADS,
     LAYERS,
@@ -28,8 +31,6 @@ from mmdisaster.static.soundnet import (
     SoundNetFeatures,
     check_waveform,
 )
-from scipy.special import softmax
-from torch import Tensor, nn
 
 # %% ../../nbs/5_doubt/10_student.ipynb #31-029
 def kl_divergence(
@@ -188,13 +189,13 @@ class Distilled:
         return softmax(h @ self.weight.T + self.bias, axis=1)
 
 # %% ../../nbs/5_doubt/10_student.ipynb #31-053cx
-def _distilled(student: Student, history: list[dict[str, float]], average: float, training: dict[str, Any]) -> Distilled:
+def _distilled(student: Student, history: list[dict[str, float]], average: float, used: dict[str, Any]) -> Distilled:
     "A student's arrays under SoundNet's names."
     state = {name: value.cpu().numpy().copy() for name, value in student.state_dict().items()}
     with torch.device("meta"):
         wanted = wanted_arrays(SoundNet())
     arrays = {name: state.get(f"soundnet.{name}", np.zeros(shape, np.float32)) for name, shape in wanted.items()}
-    return Distilled(arrays, state["head.weight"], state["head.bias"], history, average, training)
+    return Distilled(arrays, state["head.weight"], state["head.bias"], history, average, used)
 
 # %% ../../nbs/5_doubt/10_student.ipynb #31-053bx
 def average_divergence(

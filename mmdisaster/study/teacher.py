@@ -10,9 +10,6 @@ import math
 from typing import Self
 
 import numpy as np
-from ..data.sequences import Sequences
-from ..settings.reading import check_section
-from ..settings.sections import Distillation
 from scipy.optimize import brentq
 from scipy.special import entr, softmax
 from sklearn.base import BaseEstimator
@@ -22,6 +19,10 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
+
+from ..data.sequences import Sequences
+from ..settings.reading import check_section
+from ..settings.sections import Distillation
 
 # %% ../../nbs/5_doubt/09_teacher.ipynb #31-009
 def class_posteriors(
@@ -89,7 +90,8 @@ class ClusterTeacher(BaseEstimator):
         y: None = None,  # there are no labels
     ) -> Self:  # with `space_`, `clusters_`, `temperature_`
         "Find clusters and the temperature."
-        check_section(Distillation, {name: getattr(self, name) for name in ("k", "components", "share")}, "ClusterTeacher")
+        learnt = {name: getattr(self, name) for name in ("k", "components", "share")}
+        check_section(Distillation, learnt, type(self).__name__)
         X = validate_data(self, X, dtype=np.float64)
         if self.k > len(X):
             raise ValueError(f"k must be at most n_samples = {len(X)} clips, was {self.k}")

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from mmdisaster.core import (
     digest_arrays,
 )
-from ..static.inception import check_arrays, read_weights, wanted_arrays
+from ..static.networks import check_arrays, read_weights, wanted_arrays
 from ..static.soundnet import LAYERS, SoundNet
 from ..words.pickles import unpickle_arrays
 

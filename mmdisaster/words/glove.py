@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+
 from .tokens import WordVectors, _at_least
 
 # %% ../../nbs/2_method/04_glove.ipynb #10-025bx

@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 from gensim.models import KeyedVectors
 from gensim.parsing.preprocessing import STOPWORDS
-from ..core import one_of
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
+
+from ..core import one_of
 
 # %% ../../nbs/2_method/03_tokens.ipynb #10-009
 _LINK = re.compile(r"(?:https?://|www\.)\S*|\S+@\S+\.\S+|\b[\w-]+(?:\.[a-z]{2,})+/\S*")

@@ -23,11 +23,12 @@ from typing import Any, BinaryIO, NamedTuple, Self
 import numpy as np
 import pandas as pd
 from gensim.models import KeyedVectors
+from sklearn.utils.validation import check_is_fitted
+
 from ..core import digest_file, load_arrays, load_provenance, one_of, save_arrays
 from .glove import GloVe, NoWords
 from .pickles import DAMAGED, unpickle_arrays
 from .tokens import WordVectors, _at_least
-from sklearn.utils.validation import check_is_fitted
 
 # %% ../../nbs/2_method/06_vectors.ipynb #10-101
 def _is_number(text: bytes) -> bool:
