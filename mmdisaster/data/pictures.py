@@ -17,7 +17,7 @@ from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.text import Text
 
 # %% ../../nbs/3_data/12_pictures.ipynb #p-005
-LOOK: dict[str, Any] = {"font.family": "DejaVu Sans", "text.parse_math": False}  # of all text in figures
+LOOK: Any = {"font.family": "DejaVu Sans", "text.parse_math": False}  # of all text in figures
 
 # %% ../../nbs/3_data/12_pictures.ipynb #p-007
 def missing_letters(
