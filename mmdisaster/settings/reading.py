@@ -37,7 +37,8 @@ def _limits(
     schema: Mapping[str, Any],  # of a number
 ) -> str:  # such as " from 1 to 64"
     "The limits of a number in words."
-    whole = {name: int(schema[name]) if schema[name] == int(schema[name]) else schema[name] for name in LIMITS if name in schema}
+    found = {name: schema[name] for name in LIMITS if name in schema}
+    whole = {name: int(value) if value == int(value) else value for name, value in found.items()}
     return "".join(f" {LIMITS[name].format(f'{value:,}')}" for name, value in whole.items())
 
 # %% ../../nbs/7_ground/03_reading.ipynb #r-008
