@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
-
-from ..core import atomic_path, one_of
+from ..core import atomic_path
+from ..settings.reading import check_section
+from ..settings.sections import Split as SplitSettings
 
 # %% ../../nbs/3_data/04_split.ipynb #02-008
 PARTS = ("train", "validation", "test")
@@ -56,17 +57,18 @@ def _by_video(Y: np.ndarray, groups: np.ndarray, fractions: np.ndarray, seed: in
         assigned[video] = part
 
 # %% ../../nbs/3_data/04_split.ipynb #02-013
+_DEFAULT = SplitSettings()
+
+
 def split_clips(
-    Y: np.ndarray,  # (clips, concepts) label matrix
+    Y: np.ndarray,  # (clips, concepts) label matrix, 10 clips or more
     groups: np.ndarray | None = None,  # (clips,) source video of each clip, for `by="video"`
-    by: str = "clip",  # "clip" as in the paper, or "video"
-    fractions: tuple[float, float, float] = (0.6, 0.2, 0.2),  # of train, validation, test
-    seed: int = 0,  # of the random order
+    by: str = _DEFAULT.by,  # "clip" as in the paper, or "video"
+    fractions: tuple[float, float, float] = _DEFAULT.fractions,  # of train, validation and test, with sum 1
+    seed: int = _DEFAULT.seed,  # of the random order
 ) -> np.ndarray:  # (clips,) one of "train", "validation", "test"
-    "Deal clips out to training, validation and test so that concepts keep their proportions."
-    one_of("by", by, ["clip", "video"])
-    if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
-        raise ValueError(f"fractions must be three positive numbers with sum 1, was {tuple(fractions)}")
+    "Split clips into training, validation and test so that concepts keep their proportions."
+    check_section(SplitSettings, {"by": by, "fractions": fractions, "seed": seed}, "split_clips")
     if len(Y) < 10:
         raise ValueError(f"Y must have at least 10 clips to split three ways, had {len(Y)}")
     if by == "clip":
@@ -74,14 +76,12 @@ def split_clips(
         if min(sizes := [len(Y) - sum(held_out), *held_out]) < 1:
             raise ValueError(f"fractions must leave each part a clip of {len(Y)}, was {tuple(fractions)}")
         return _by_clip(np.asarray(Y), sizes, seed)
-    if groups is None or len(groups) != len(Y):
-        raise ValueError("groups must name the source video of each clip when by='video'")
-    if (videos := len(np.unique(groups))) < len(PARTS):
+    videos = 0 if groups is None else len(np.unique(groups))
+    if videos < len(PARTS):
         raise ValueError(f"clips must come from {len(PARTS)} videos or more to be split by video, came from {videos}")
     parts = _by_video(np.asarray(Y), np.asarray(groups), np.asarray(fractions), seed)
-    if lacking := set(PARTS) - set(parts):
-        names = ", ".join(sorted(lacking))
-        raise ValueError(f"fractions must leave each part one of {videos} videos, left none for {names}")
+    if lacking := ", ".join(sorted(set(PARTS) - set(parts))):
+        raise ValueError(f"fractions must leave each part one of {videos} videos, left none for {lacking}")
     return parts
 
 # %% ../../nbs/3_data/04_split.ipynb #02-026
@@ -89,8 +89,8 @@ def split_clips(
 class Split:
     "Clips with their parts and labels, in the manifest's order."
 
-    clip_ids: list[str]
-    video_ids: list[str]
+    clip_ids: list[str]  # unique names of the clips
+    video_ids: list[str]  # source video of each clip
     parts: np.ndarray  # (clips,) one of "train", "validation", "test"
     concepts: list[str]  # the concepts C, in order
     Y: np.ndarray  # (clips, concepts) uint8 label matrix
@@ -100,7 +100,7 @@ class Split:
         part: str,  # "train", "validation" or "test"
     ) -> np.ndarray:  # (clips in the part,) int, row numbers
         "Row numbers of one part."
-        return np.flatnonzero(self.parts == one_of("part", part, PARTS))
+        return np.flatnonzero(self.parts == part)
 
     def without(
         self,
@@ -114,7 +114,7 @@ class Split:
 # %% ../../nbs/3_data/04_split.ipynb #02-032
 def save_split(
     path: str | Path,  # CSV file to write
-    split: Split,
+    split: Split,  # what to write
 ) -> Path:  # `path`
     "Write clips, parts and labels as CSV, atomically."
     names = [["clip_id", "video_id", "part", *split.concepts], split.clip_ids, split.video_ids]
