@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
 from .tables import Problem, column_problems, is_file
 
 # %% ../../nbs/3_data/91_checks.ipynb #c043

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
 from .checks import NO_ROWS, check_rows, text_fault
 from .manifest import ManifestError
 from .tables import Problem, read_table

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
 from .checks import NO_ROWS, check_rows, label_problem, media_fault
 from .tables import Problem, read_table
 from ..settings.sections import check_concepts
@@ -29,7 +30,7 @@ def _own_problems(number: int, row: dict[str, Any], folder: Path, concepts: list
     labels = label_problem(number, row["labels"], concepts)
     return [*found, labels] if labels else found
 
-# %% ../../nbs/3_data/01_manifest.ipynb #c003
+# %% ../../nbs/3_data/01_manifest.ipynb #c013
 def _repeated(rows: list[dict[str, Any]]) -> list[Problem]:
     "Problems of rows whose `clip_id` an earlier row has."
     found, seen = [], dict[str, int]()
@@ -45,7 +46,7 @@ def check_manifest(
     path: str | Path,  # CSV or Parquet file
     concepts: list[str] | None = None,  # the concepts C; None: whatever the labels name
     folder: str | Path | None = None,  # what `media` is relative to; None: the manifest's folder
-) -> tuple[pd.DataFrame, list[Problem]]:  # one row per clip, broken ones too (none where there is no table); all problems
+) -> tuple[pd.DataFrame, list[Problem]]:  # one row per clip, broken ones too (none where there is no table); problems
     "Read a manifest and list all its problems."
     place = Path(path).parent if folder is None else Path(folder)
     if concepts is not None:

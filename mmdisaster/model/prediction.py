@@ -30,7 +30,8 @@ import numpy as np
 import pandas as pd
 import skops.io
 from ..core import atomic_path, digest_file, load_arrays, one_of
-from ..data.manifest import ALIKE, _read_table
+from ..data.manifest import _read_table
+from ..data.tables import ALIKE
 from ..data.sequences import Sequences
 from ..data.split import Split
 from ..fusion.algorithm1 import MODALITIES, FusionSettings, fit_fusion, join_features
