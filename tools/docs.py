@@ -112,7 +112,7 @@ def settings(section: type[Section]) -> tuple[list[Row], list[str]]:
             sources.append("")
             continue
         allowed = escaped(describe_schema(schema["properties"][name]))
-        default = "below" if isinstance(field.default, dict) else default_value(field.default)
+        default = "see params.yaml" if isinstance(field.default, dict) else default_value(field.default)
         rows.append(Row(f"`{name}`", allowed, default, escaped(field.description or "")))
         sources.append(escaped(field.json_schema_extra["source"]))
     return rows, sources
