@@ -9,6 +9,7 @@ __all__ = ['Item', 'Result', 'devices', 'pick_device', 'torch_stream', 'torch_th
 from typing import TypeVar
 
 import torch
+
 from .core import one_of
 
 Item = TypeVar("Item")

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from mmdisaster.paper.tables import PAPER_TABLE_ONE
 from own_corpus import build_corpus
+
+from mmdisaster.paper.tables import PAPER_TABLE_ONE
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -8,12 +8,16 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import ROOT, command, copy_project, merge
+
 from mmdisaster.core import load_json
 from mmdisaster.data.manifest import ManifestError, read_manifest
 from mmdisaster.data.split import split_clips
 from mmdisaster.fusion.algorithm1 import FusionSettings, fit_fusion
-from mmdisaster.media.media import MediaError, read_frames, read_waveform, write_clip
-from mmdisaster.static.store import ExtractionError, extract, write_failures
+from mmdisaster.media.files import MediaError
+from mmdisaster.media.frames import read_frames
+from mmdisaster.media.sound import read_waveform
+from mmdisaster.media.writing import write_clip
+from mmdisaster.static.extraction import ExtractionError, extract, write_failures
 from mmdisaster.words.vectors import make_vectors
 
 CONCEPTS = ["Flood", "Speech"]

@@ -7,16 +7,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from media_files import cut, write_media
+
 from mmdisaster.core import load_json
 from mmdisaster.data.corpus import read_corpus, save_corpus
 from mmdisaster.data.inspection import format_problems, inspect_corpus
 from mmdisaster.data.manifest import ManifestError, check_manifest, read_concepts, read_manifest
 from mmdisaster.data.split import Split, read_split, save_split
-from mmdisaster.media.media import read_frames, read_waveform
+from mmdisaster.data.store import read_presence, read_store
+from mmdisaster.media.frames import read_frames
+from mmdisaster.media.sound import read_waveform
+from mmdisaster.static.extraction import ExtractionError, extract, write_failures
 from mmdisaster.static.extractors import AudioExtractor, VisualExtractor
 from mmdisaster.static.inception import InceptionV3, random_inception
 from mmdisaster.static.soundnet import random_soundnet
-from mmdisaster.static.store import ExtractionError, extract, read_presence, read_store, write_failures
 
 CONCEPTS = ["Flood", "Speech", "Storm"]
 HEADER = "clip_id,video_id,media,text,labels"

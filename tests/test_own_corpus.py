@@ -24,7 +24,7 @@ def test_every_table_and_figure_follows(own_run):
     for name in ["table1.csv", "table2.csv", "figure2.csv"]:
         table = pd.read_csv(results / name)
         assert len(table) and not [column for column in table.columns if "aper" in column], name
-    for name in ["figure1", "figure2", "elimination", "curves"]:
+    for name in ["figure1", "figure2", "path", "curves"]:
         assert (results / f"{name}.svg").stat().st_size > 1000
     words = (results / "table2.md").read_text()
     assert "corpus clips.csv of 82 clips" in words and "simulated" not in words

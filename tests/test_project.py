@@ -15,6 +15,7 @@ from conftest import ROOT, read_notebook
 
 sys.path.insert(0, str(ROOT / "nbs" / "stages"))
 import run as launcher  # noqa: E402
+
 from mmdisaster.study.trials import SECTIONS
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]

@@ -5,12 +5,6 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from mmdisaster.data.sequences import Sequences
-from mmdisaster.fusion.elimination import RecursiveElimination, hold_out
-from mmdisaster.fusion.powerset import LabelPowerset, WeightedPowersetSVC
-from mmdisaster.fusion.ranking import GiniRanking
-from mmdisaster.study.benchmarks import MLkNN
-from mmdisaster.temporal.classifiers import DenseClassifier, TemporalClassifier
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import SkipTestWarning
 from sklearn.linear_model import LogisticRegression
@@ -19,6 +13,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
+
+from mmdisaster.data.sequences import Sequences
+from mmdisaster.fusion.elimination import RecursiveElimination, hold_out
+from mmdisaster.fusion.powerset import LabelPowerset, WeightedPowersetSVC
+from mmdisaster.fusion.ranking import GiniRanking
+from mmdisaster.study.benchmarks import MLkNN
+from mmdisaster.temporal.classifiers import DenseClassifier, TemporalClassifier
 
 EXPECTED_FAILURES = {
     DenseClassifier: {

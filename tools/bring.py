@@ -8,14 +8,15 @@ With the word `simulated` instead of a path, the embedded corpus comes back.
 import sys
 from pathlib import Path
 
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
 from mmdisaster.core import atomic_path
 from mmdisaster.data.inspection import format_problems, inspect_corpus
 from mmdisaster.data.manifest import check_manifest, count_concepts
 from mmdisaster.settings.reading import read_settings
 from mmdisaster.settings.sections import Corpus
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 ROOT = Path(__file__).resolve().parents[1]
 

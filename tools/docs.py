@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastcore.docments import docments
+
 from mmdisaster.core import atomic_path
 from mmdisaster.settings.reading import describe_schema
 from mmdisaster.settings.sections import Section

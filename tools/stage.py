@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 import nbformat  # noqa: E402
+
 from mmdisaster.settings.reading import SettingsError, read_settings  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+
 from ..core import atomic_path, digest_file, digest_json, load_json, save_json
 from .manifest import read_concepts, read_manifest
 

@@ -6,11 +6,13 @@
 __all__ = ['label_matrix', 'table_one', 'check_labels', 'LabelCoding']
 
 # %% ../../nbs/3_data/03_labels.ipynb #01-004
+from typing import Any, Self
+
 import numpy as np
 import pandas as pd
-from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import Tags, column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.preprocessing import label_binarize
+from sklearn.utils import column_or_1d
+from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import check_array
 
 # %% ../../nbs/3_data/03_labels.ipynb #01-024
@@ -27,16 +29,18 @@ def label_matrix(
 def table_one(
     Y: np.ndarray,  # (clips, concepts) label matrix
     concepts: list[str],  # the concepts C, in order
-) -> pd.DataFrame:  # columns Concept, Instances, Share of labels; one row a concept
+) -> pd.DataFrame:  # columns Concept, Instances, Share of labels; one row per concept
     "Instances of every concept and its share of all labels."
     counts = Y.sum(axis=0, dtype=int)
     return pd.DataFrame({"Concept": concepts, "Instances": counts, "Share of labels": counts / counts.sum()})
 
 # %% ../../nbs/3_data/03_labels.ipynb #15-011c
 def check_labels(
-    Y: np.ndarray,  # labels, 0 or 1, (n, q); or one label of any kind a clip, (n,)
-) -> np.ndarray:  # `Y` as an array; a column of other values than 0 and 1 is one label a clip, (n,)
-    "Return labels, or raise `ValueError` that says what they must be and what they were."
+    Y: Any,  # labels, 0 or 1, (n, q); or one label of any kind per clip, (n,)
+) -> np.ndarray:  # `Y` as an array; a column of other values than 0 and 1 is one label per clip, (n,)
+    "Return labels as an array, or raise `ValueError` that says what they must be and what they were."
+    if Y is None:
+        raise ValueError("Y must be labels: fitting requires y to be passed, but the target y is None")
     Y = check_array(Y, dtype=None, ensure_2d=False, input_name="Y")
     wrong = ~np.isin(Y, [0, 1])
     if Y.ndim == 2 and not wrong.any():
@@ -49,36 +53,62 @@ def check_labels(
 
 # %% ../../nbs/3_data/03_labels.ipynb #16-015c
 class LabelCoding:
-    "Labels as a matrix, and back. Learns `classes_`, and `binarizer_`, None where labels are a matrix already."
+    "Labels as a matrix, and back. Learns `classes_`, and `single_`: whether each clip has exactly one label."
 
-    classes_: list[np.ndarray] | np.ndarray
-    binarizer_: LabelBinarizer | None
+    classes_: np.ndarray  # of a matrix: 0 and 1 for each of its columns, (q, 2)
+    single_: bool
 
-    def _encode(self, Y: np.ndarray) -> np.ndarray:
-        "Labels as uint8 (n, q)."
+    def __init__(
+        self,
+        last_first: bool = True,  # one label per clip: columns from the last label to the first
+    ):
+        self.last_first = last_first
+
+    def fit(
+        self,
+        Y: Any,  # labels, 0 or 1, (n, q); or one label of any kind per clip, (n,)
+    ) -> Self:
+        "Learn which labels there are."
         Y = check_labels(Y)
-        self.binarizer_ = LabelBinarizer().fit(Y) if Y.ndim == 1 else None
-        if self.binarizer_ is None:
-            self.classes_ = [np.array([0, 1], Y.dtype)] * Y.shape[1]  # as scikit-learn's forests have it
-            return Y.astype(np.uint8)
-        self.classes_ = self.binarizer_.classes_
-        return self.binarizer_.transform(Y)[:, ::-1].astype(np.uint8)
+        self.single_ = Y.ndim == 1
+        self.classes_ = unique_labels(Y) if self.single_ else np.array([[0, 1]] * Y.shape[1], Y.dtype)
+        return self
 
-    def _decode(self, scores: np.ndarray) -> np.ndarray:
-        "Labels as they were given to `_encode`, from scores between 0 and 1, (n, q)."
-        if self.binarizer_ is None:
+    @property
+    def columns(self) -> int:
+        "q, the columns of the matrix."
+        return 1 if self.single_ and len(self.classes_) < 3 else len(self.classes_)
+
+    def _ordered(self, matrix: np.ndarray) -> np.ndarray:
+        "Columns in the order of labels from columns in the order of the matrix, and back."
+        return matrix[:, ::-1] if self.single_ and self.last_first else matrix
+
+    def encode(
+        self,
+        Y: Any,  # labels as in `fit`
+    ) -> np.ndarray:  # (n, q) uint8
+        "Labels as a matrix; a label that `fit` hasn't seen is a row of zeros."
+        Y = check_labels(Y)
+        matrix = label_binarize(column_or_1d(Y), classes=self.classes_) if self.single_ else Y
+        if matrix.ndim != 2 or matrix.shape[1] != self.columns:
+            raise ValueError(f"Y must have shape (n, {self.columns}), as in fit, had {Y.shape}")
+        return self._ordered(matrix).astype(np.uint8)
+
+    def decode(
+        self,
+        scores: np.ndarray,  # from 0 to 1, (n, q)
+    ) -> np.ndarray:  # labels as in `fit`
+        "Labels with a score above 0.5; of one label per clip, the likeliest."
+        if not self.single_:
             return (scores > 0.5).astype(self.classes_[0].dtype)
-        return self.binarizer_.inverse_transform(scores[:, ::-1])
+        return self.classes_[self.shares(scores).argmax(axis=1)]
 
-    def _shares(self, scores: np.ndarray) -> np.ndarray:
-        "Scores of a matrix as they are; of one label a clip, a share for each label, (m, labels)."
-        if self.binarizer_ is None:
+    def shares(
+        self,
+        scores: np.ndarray,  # from 0 to 1, (n, q)
+    ) -> np.ndarray:  # (n, q); of one label per clip (n, labels), with sum 1 in each row
+        "The probability of each label."
+        if not self.single_:
             return scores
-        each = scores[:, ::-1] if len(self.classes_) > 2 else np.hstack([1 - scores, scores])[:, : len(self.classes_)]
+        each = self._ordered(scores) if self.columns > 1 else np.hstack([1 - scores, scores])[:, : len(self.classes_)]
         return each / each.sum(axis=1, keepdims=True)
-
-    def __sklearn_tags__(self) -> Tags:
-        "What scikit-learn should know: several labels at once, too."
-        tags = super().__sklearn_tags__()  # type: ignore[misc]
-        tags.classifier_tags.multi_label = True
-        return tags

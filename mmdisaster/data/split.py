@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
+
 from ..core import atomic_path, one_of
 
 # %% ../../nbs/3_data/04_split.ipynb #02-008

@@ -12,6 +12,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
 from ..core import derive_seed, one_of
 from ..data.sequences import Sequences
 from ..devices import pick_device, torch_stream, torch_threads
@@ -20,10 +25,6 @@ from ..temporal.classifiers import DenseClassifier, TemporalClassifier, column_s
 from ..temporal.clocks import align
 from ..temporal.resbilstm import ResBiLSTM
 from ..temporal.training import Take, TrainingSettings, run_network, train_network
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 # %% ../../nbs/4_experiment/03_baselines.ipynb #19-008
 class JointNetwork(nn.Module):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
+
 from ..core import one_of
 
 # %% ../../nbs/4_experiment/01_metrics.ipynb #14-008

@@ -9,6 +9,7 @@ __all__ = ['evaluate']
 from typing import Literal
 
 import numpy as np
+
 from .metrics import bootstrap_interval, concept_f1, hamming_loss, mean_average_precision, micro_f1
 
 # %% ../../nbs/4_experiment/02_rows.ipynb #18-012

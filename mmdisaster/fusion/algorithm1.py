@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from ..core import derive_seed, one_of
-from .elimination import RecursiveElimination, Stop
-from .powerset import WeightedPowersetSVC
-from .ranking import Ranking, gini_ranking, permutation_ranking
 from sklearn.base import BaseEstimator
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
+
+from ..core import derive_seed, one_of
+from .elimination import RecursiveElimination, Stop
+from .powerset import WeightedPowersetSVC
+from .ranking import Ranking, gini_ranking, permutation_ranking
 
 # %% ../../nbs/2_method/17_algorithm1.ipynb #20-008
 @dataclass(frozen=True)

@@ -13,6 +13,13 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils import Tags, column_or_1d
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
 from ..core import derive_seed, load_arrays, load_provenance, one_of, save_arrays
 from ..data.sequences import Sequences
 from ..devices import pick_device, torch_stream, torch_threads
@@ -25,12 +32,6 @@ from mmdisaster.temporal.training import (
     run_network,
     train_network,
 )
-from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import Tags, column_or_1d
-from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 # %% ../../nbs/2_method/12_classifiers.ipynb #13-065
 def column_statistics(

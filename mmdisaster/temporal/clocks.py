@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import nn
+
 from ..core import one_of
 from ..data.sequences import Sequences
-from torch import nn
 
 # %% ../../nbs/2_method/13_clocks.ipynb #13-099
 def resample(

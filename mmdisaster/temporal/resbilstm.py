@@ -8,10 +8,11 @@ __all__ = ['pack', 'repack', 'reversal', 'BiLSTM', 'ResidualBiLSTM', 'summarize'
 # %% ../../nbs/2_method/10_resbilstm.ipynb #13-004
 import numpy as np
 import torch
-from ..core import one_of
-from ..data.sequences import Sequences
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
+
+from ..core import one_of
+from ..data.sequences import Sequences
 
 # %% ../../nbs/2_method/10_resbilstm.ipynb #13-008
 def pack(

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from ..core import derive_seed, progress
 from ..devices import torch_stream, torch_threads
-from torch import Tensor, nn
 
 # %% ../../nbs/2_method/11_training.ipynb #13-051
 @dataclass(eq=False, repr=False)
