@@ -31,7 +31,9 @@ def _check(arguments: argparse.Namespace) -> int:
 
     given, media = arguments.max_failures, not arguments.no_media
     most = Settings().features.visual.max_failures if given is None else given
-    found = inspect_corpus(arguments.manifest, arguments.concepts, media, max_failures=most, verbose=not arguments.quiet)
+    found = inspect_corpus(
+        arguments.manifest, arguments.concepts, media, max_failures=most, verbose=not arguments.quiet
+    )
     print(format_problems(found))
     return 0 if found.can_start else 1
 
@@ -145,7 +147,9 @@ def _predict(arguments: argparse.Namespace) -> int:
     from mmdisaster.model.folder import load_model
 
     clips = _clips(arguments)
-    predictions = load_model(arguments.model, arguments.device or "cpu").predict(clips, max_failures=1.0, verbose=not arguments.quiet)
+    predictions = load_model(arguments.model, arguments.device or "cpu").predict(
+        clips, max_failures=1.0, verbose=not arguments.quiet
+    )
     failed = [p for p in predictions if p.failure is not None]
     if arguments.json or len(failed) < len(predictions):
         print(format_json(predictions) if arguments.json else format_text(predictions))

@@ -1,7 +1,7 @@
 """Run component notebooks from top to bottom, as nbdev_test does:  python tools/lessons.py [--fast] [NOTEBOOK ...]
 
-All of them, or those named; with --fast, those that take seconds. Libraries are loaded once: each notebook runs in a fork of
-this process. Exit status 1 with the tracebacks of those that fail.
+All of them, or those named; with --fast, those that take seconds. Libraries are loaded once: each notebook runs in a
+fork of this process. Exit status 1 with the tracebacks of those that fail.
 """
 
 import os
@@ -51,7 +51,8 @@ def main(arguments: list[str]) -> int:
     while waiting or running:
         while waiting and len(running) < (os.cpu_count() or 1):
             path = waiting.pop()
-            running.append(get_context("fork").Process(target=run, args=(path,), name=path.relative_to(ROOT).as_posix()))
+            name = path.relative_to(ROOT).as_posix()
+            running.append(get_context("fork").Process(target=run, args=(path,), name=name))
             running[-1].start()
         wait([process.sentinel for process in running])
         ended = [process for process in running if not process.is_alive()]

@@ -93,7 +93,9 @@ def on_device(
 ) -> Settings:
     "Settings with all networks on a device."
     features = settings.features.model_copy(
-        update={name: getattr(settings.features, name).model_copy(update={"device": device}) for name in ("visual", "audio")}
+        update={
+            name: getattr(settings.features, name).model_copy(update={"device": device}) for name in ("visual", "audio")
+        }
     )
     temporal = settings.temporal.model_copy(update={"device": device})
     return settings.model_copy(update={"features": features, "temporal": temporal})
@@ -148,7 +150,9 @@ def _check_description(
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ValueError(f"must have format {FORMAT!r}; this isn't a model of mmdisaster")
     if found.get("format_version") != FORMAT_VERSION:
-        version = f"has format version {found.get('format_version')!r}, this version of mmdisaster reads {FORMAT_VERSION}"
+        version = (
+            f"has format version {found.get('format_version')!r}, this version of mmdisaster reads {FORMAT_VERSION}"
+        )
         raise ValueError(f"{version}; train again, or use the version that wrote it")
     if found.pop("digest", None) != digest_json(found):
         raise ValueError("is damaged: its contents don't have its digest")
@@ -157,7 +161,9 @@ def _check_description(
         raise ValueError(f"concepts must be different names, were {list(about.concepts)}")
     wrong = sorted(set(model_files(about.settings)) ^ set(about.files))
     if wrong:
-        raise ValueError(f"must list the files {', '.join(model_files(about.settings))}; {wrong[0]} is missing or too many")
+        raise ValueError(
+            f"must list the files {', '.join(model_files(about.settings))}; {wrong[0]} is missing or too many"
+        )
     return about
 
 # %% ../../nbs/6_use/06_folder.ipynb #30-080b

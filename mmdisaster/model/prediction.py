@@ -266,6 +266,7 @@ def placeless(
     settings: Settings,
 ) -> Settings:
     "Settings that name files without the folders they lie in."
+
     def named(section: Any) -> Any:
         return section.model_copy(update={"source": Path(section.source).name})
 

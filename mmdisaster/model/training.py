@@ -55,7 +55,9 @@ def pin_source(
     "Find the file that a section names; raises `WeightsError` where it can't be had."
     source = resolve_source(section.source, modality)
     if source == "distilled":
-        raise ValueError("weights.audio: 'distilled' weights are learnt by a step of their own; give the file they are in")
+        raise ValueError(
+            "weights.audio: 'distilled' weights are learnt by a step of their own; give the file they are in"
+        )
     own = Path(section.source).expanduser()
     if source != section.source or not own.is_file() or section.sha256:
         return section

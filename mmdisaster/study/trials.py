@@ -40,7 +40,9 @@ def with_seed(
     seed: int,
 ) -> Settings:  # a copy
     "Settings of the trial with this seed."
-    return settings.model_copy(update={name: getattr(settings, name).model_copy(update={"seed": seed}) for name in SEEDED})
+    return settings.model_copy(
+        update={name: getattr(settings, name).model_copy(update={"seed": seed}) for name in SEEDED}
+    )
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-013
 def _word_features(
@@ -134,7 +136,9 @@ def run_trial(
         order = [modality for modality in ("text", "visual", "audio") if modality in stale]  # longest first
         learn = delayed(_temporal_features)
         temporal |= zip(order, parallel(learn(name, static[name], split, settings) for name in order))
-        again = [name for name in reversed(rows) if stale or ("fusion" if name == "proposed" else "baseline") in differs]
+        again = [
+            name for name in reversed(rows) if stale or ("fusion" if name == "proposed" else "baseline") in differs
+        ]
         score = delayed(_score)
         scored |= zip(again, parallel(score(name, static, temporal, split, settings) for name in again))
     return Trial(settings, split, words, temporal, {name: scored[name] for name in rows})
