@@ -26,6 +26,9 @@ FILES = ("dvc.yaml", "audit/dvc.yaml")
 LAUNCHER = "tools/stage.py"
 BY_FILE = ("steps", "study")  # they call every room: listed by file, and followed function by function
 KEPT = ".settings"  # stands for the attribute of an object
+ALSO = {
+    "model": {"split", "temporal", "fusion"}
+}  # what a stage reads as a whole: a model keeps the settings of its training
 
 yaml = YAML()
 yaml.width, yaml.preserve_quotes = 4096, True
@@ -152,8 +155,9 @@ def setting_path(names: Iterable[str]) -> str:
 
 def chains(node: ast.AST, names: set[str]) -> set[str]:
     """Paths of settings that some code names: `settings.features.text` is features.text."""
-    found = set()
-    for part in ast.walk(node):
+    found, parts = set(), list(ast.walk(node))
+    inner = {id(part.value) for part in parts if isinstance(part, ast.Attribute)}
+    for part in (part for part in parts if id(part) not in inner):
         chain = []
         while isinstance(part, ast.Attribute):
             chain, part = [part.attr, *chain], part.value
@@ -236,7 +240,8 @@ def parts_of(section: Any) -> set[str]:
 def params(stage: str, code: str, matrix: dict[str, Any], settings: Settings) -> list[str]:
     """Params of a stage, its own section first; divided by the matrix where a section has its values as parts."""
     node = ast.parse(code)
-    paths = read_by(node, imports(node), {"settings"}, set())
+    paths = read_by(node, imports(node), {"settings"}, set()) | ALSO.get(stage, set())
+    paths = {stage if path.startswith(f"{stage}.") else path for path in paths}
     for path in list(paths):
         for name, values in matrix.items():
             values = settings.modalities if values == "${modalities}" else values
