@@ -7,7 +7,7 @@ __all__ = ['CONTAINERS', 'MediaError', 'MissingTrack', 'open_media', 'choose_tra
            'claimed_seconds', 'stream_end', 'durations', 'clip_window', 'check_whole', 'orientation', 'MediaInfo',
            'probe']
 
-# %% ../../nbs/3_data/06_files.ipynb #c066
+# %% ../../nbs/3_data/06_files.ipynb #c003
 import os
 import re
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
-# %% ../../nbs/3_data/06_files.ipynb #c070
+# %% ../../nbs/3_data/06_files.ipynb #c007
 class MediaError(ValueError):
     "A media file that can't be read as requested."
 
@@ -37,11 +37,11 @@ class MediaError(ValueError):
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
 
-# %% ../../nbs/3_data/06_files.ipynb #c074
+# %% ../../nbs/3_data/06_files.ipynb #c011
 class MissingTrack(MediaError):
     "A media file without pictures, or without sound, in the requested part."
 
-# %% ../../nbs/3_data/06_files.ipynb #c078
+# %% ../../nbs/3_data/06_files.ipynb #c015
 def _file_fault(path: str | Path) -> str | None:
     "What is wrong with a file as far as its size and its first bytes tell, or None."
     if not os.path.isfile(path):
@@ -56,7 +56,7 @@ def _file_fault(path: str | Path) -> str | None:
         return f"is cut off: it claims {claimed:,} bytes, but has {size:,}"
     return None
 
-# %% ../../nbs/3_data/06_files.ipynb #c081
+# %% ../../nbs/3_data/06_files.ipynb #c018
 CONTAINERS = (  # FFmpeg's names of what may be opened
     "aac,ac3,aiff,amr,asf,au,avi,caf,dv,eac3,flac,flv,gif,ivf,m4v,matroska,mov,mp3,mpeg,mpegts,mxf,nut,obu,ogg,rm,w64,wav"
 )
@@ -77,12 +77,12 @@ def open_media(
         reason = "is not a video or sound file of a known kind" if foreign else f"can't be decoded: {error.strerror}"
         raise MediaError(path, reason) from error
 
-# %% ../../nbs/3_data/06_files.ipynb #c084
+# %% ../../nbs/3_data/06_files.ipynb #c021
 def _tracks(container: InputContainer, kind: str) -> list[Any]:
     "Streams of a kind; cover pictures don't count."
     return [s for s in container.streams if s.type == kind and not s.disposition & Disposition.attached_pic]
 
-# %% ../../nbs/3_data/06_files.ipynb #c086
+# %% ../../nbs/3_data/06_files.ipynb #c023
 def choose_track(
     path: str | Path,  # media file
     container: InputContainer,  # the same, opened
@@ -97,14 +97,14 @@ def choose_track(
     tracks[0].codec_context.thread_count = 1
     return tracks[0]
 
-# %% ../../nbs/3_data/06_files.ipynb #c090
+# %% ../../nbs/3_data/06_files.ipynb #c027
 def clock_start(
     container: InputContainer,  # opened media file
 ) -> float:  # seconds
     "Time on the container's clock at which the media begins."
     return (container.start_time or 0) / av.time_base
 
-# %% ../../nbs/3_data/06_files.ipynb #c091
+# %% ../../nbs/3_data/06_files.ipynb #c028
 def packets_end(
     container: InputContainer,  # opened media file
     *streams: Any,  # streams to read; none: all
@@ -113,7 +113,7 @@ def packets_end(
     packets = container.demux(*streams)
     return float(max(((p.pts + (p.duration or 0)) * p.time_base for p in packets if p.pts is not None), default=0))
 
-# %% ../../nbs/3_data/06_files.ipynb #c094
+# %% ../../nbs/3_data/06_files.ipynb #c031
 def claimed_seconds(
     container: InputContainer,  # opened media file
 ) -> float | None:  # seconds; None where the file doesn't say
@@ -122,7 +122,7 @@ def claimed_seconds(
         return None
     return container.duration / av.time_base
 
-# %% ../../nbs/3_data/06_files.ipynb #c096
+# %% ../../nbs/3_data/06_files.ipynb #c033
 def stream_end(
     stream: Any,  # of an opened media file
 ) -> float | None:  # seconds on the container's clock; None where the stream doesn't say
@@ -132,7 +132,7 @@ def stream_end(
     tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
     return None if tag is None else float(tag[1]) * 3600 + float(tag[2]) * 60 + float(tag[3])
 
-# %% ../../nbs/3_data/06_files.ipynb #c099
+# %% ../../nbs/3_data/06_files.ipynb #c036
 def durations(
     container: InputContainer,  # opened media file
     stream: Any,  # one of its streams
@@ -145,7 +145,7 @@ def durations(
         return duration, duration
     return (claimed, claimed) if length is None else (length - begin, max(length - begin, claimed))
 
-# %% ../../nbs/3_data/06_files.ipynb #c103
+# %% ../../nbs/3_data/06_files.ipynb #c040
 def _window_fault(start: float | None, end: float | None, duration: float, whole: float) -> str | None:
     "What is wrong with a part of a file, or None."
     begin = 0.0 if start is None else float(start)
@@ -159,7 +159,7 @@ def _window_fault(start: float | None, end: float | None, duration: float, whole
         return f"start is {begin:g} s, but the media ends at {whole:.3f} s"
     return None
 
-# %% ../../nbs/3_data/06_files.ipynb #c104
+# %% ../../nbs/3_data/06_files.ipynb #c041
 def clip_window(
     path: str | Path,  # media file, for errors
     kind: str,  # "video" or "audio"
@@ -176,7 +176,7 @@ def clip_window(
         raise MissingTrack(path, f"has no {kind} after {max(duration, 0):.3f} s")
     return begin, duration if end is None else min(float(end), duration)
 
-# %% ../../nbs/3_data/06_files.ipynb #c108
+# %% ../../nbs/3_data/06_files.ipynb #c045
 def check_whole(
     path: str | Path,  # media file
     container: InputContainer,  # the same, opened
@@ -191,7 +191,7 @@ def check_whole(
         found = f"ends at {ends:.1f} s" if ends > 0 else "ends before"
         raise MediaError(path, f"is cut off: it claims to last {claimed:.1f} s, but {found}")
 
-# %% ../../nbs/3_data/06_files.ipynb #c113
+# %% ../../nbs/3_data/06_files.ipynb #c050
 def orientation(
     frame: av.VideoFrame,  # decoded
 ) -> tuple[bool, bool, bool]:  # whether to swap its axes, then to mirror it left to right, and top to bottom
@@ -203,7 +203,7 @@ def orientation(
     swapped = abs(b) > abs(a)
     return swapped, (c if swapped else a) < 0, (b if swapped else d) < 0
 
-# %% ../../nbs/3_data/06_files.ipynb #c117
+# %% ../../nbs/3_data/06_files.ipynb #c054
 @dataclass(frozen=True)
 class MediaInfo:
     "What a media file holds."
@@ -217,7 +217,7 @@ class MediaInfo:
     sample_rate: int = 0  # samples per second
     channels: int = 0  # of the sound
 
-# %% ../../nbs/3_data/06_files.ipynb #c118
+# %% ../../nbs/3_data/06_files.ipynb #c055
 def _first(path: str | Path, container: InputContainer, kind: str) -> tuple[str | None, Any]:
     "Codec and first frame of a stream; None twice where the file has no such stream, or an empty one."
     if not _tracks(container, kind):
@@ -227,7 +227,7 @@ def _first(path: str | Path, container: InputContainer, kind: str) -> tuple[str 
     container.seek(container.start_time or 0)
     return (None, None) if frame is None else (stream.codec_context.codec.canonical_name, frame)
 
-# %% ../../nbs/3_data/06_files.ipynb #c121
+# %% ../../nbs/3_data/06_files.ipynb #c058
 def _size(picture: av.VideoFrame | None) -> tuple[int, int]:
     "Height and width of a picture, upright; zeros where there is none."
     if picture is None:
@@ -236,7 +236,7 @@ def _size(picture: av.VideoFrame | None) -> tuple[int, int]:
     height, width = rgb.to_ndarray().shape[:2]
     return (width, height) if orientation(picture)[0] else (height, width)
 
-# %% ../../nbs/3_data/06_files.ipynb #c123
+# %% ../../nbs/3_data/06_files.ipynb #c060
 def probe(
     path: str | Path,  # media file
 ) -> MediaInfo:
