@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TEXTS', 'Check', 'NO_ROWS', 'text_fault', 'media_fault', 'label_problem', 'check_rows']
 
-# %% ../../nbs/3_data/91_checks.ipynb #c039
+# %% ../../nbs/3_data/91_checks.ipynb #c003
 import difflib
 import math
 import re
@@ -19,7 +19,7 @@ import pandas as pd
 
 from .tables import Problem, column_problems, is_file
 
-# %% ../../nbs/3_data/91_checks.ipynb #c043
+# %% ../../nbs/3_data/91_checks.ipynb #c007
 _NUMBER = (int, float, np.integer, np.floating)
 
 
@@ -27,7 +27,7 @@ def _is_missing(value: object) -> bool:
     "Whether a cell holds nothing."
     return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value))
 
-# %% ../../nbs/3_data/91_checks.ipynb #c044
+# %% ../../nbs/3_data/91_checks.ipynb #c008
 def _clean(name: str, value: Any) -> Any:
     "A cell of a column of text, without the blanks around it; what can't be text stays as it is."
     if _is_missing(value):
@@ -44,7 +44,7 @@ def _clean(name: str, value: Any) -> Any:
     line = unicodedata.normalize("NFC", line)  # é has two spellings, which look the same
     return "|".join(part.strip() for part in line.split("|"))
 
-# %% ../../nbs/3_data/91_checks.ipynb #c047
+# %% ../../nbs/3_data/91_checks.ipynb #c011
 def text_fault(
     name: str,  # of the column
     value: object,  # of the cell
@@ -56,7 +56,7 @@ def text_fault(
         return "must be text without NUL characters"
     return "must be Unicode text" if name != "media" and re.search("[\ud800-\udfff]", value) else None
 
-# %% ../../nbs/3_data/91_checks.ipynb #c051
+# %% ../../nbs/3_data/91_checks.ipynb #c015
 def _seconds(value: object) -> float | str:
     "A `start` or `end` cell as a number, NaN where it is empty, or what it must be."
     if _is_missing(value) or str(value).strip() == "":
@@ -68,7 +68,7 @@ def _seconds(value: object) -> float | str:
         seconds = math.nan
     return seconds if 0 <= seconds < math.inf else "must be seconds from 0 up"
 
-# %% ../../nbs/3_data/91_checks.ipynb #c053
+# %% ../../nbs/3_data/91_checks.ipynb #c017
 def _part_problems(number: int, row: dict[str, Any]) -> list[Problem]:
     "Problems of a row's `start` and `end`, which become numbers in place."
     found = []
@@ -81,7 +81,7 @@ def _part_problems(number: int, row: dict[str, Any]) -> list[Problem]:
         found.append(Problem(number, "end", row["end"], f"must lie after start ({start:g} s)"))
     return found
 
-# %% ../../nbs/3_data/91_checks.ipynb #c057
+# %% ../../nbs/3_data/91_checks.ipynb #c021
 def _inside(folder: Path, path: Path) -> bool:
     "Whether a path, with all its links followed, stays in a folder."
     try:
@@ -89,7 +89,7 @@ def _inside(folder: Path, path: Path) -> bool:
     except (OSError, RuntimeError, ValueError):  # links in a circle
         return False
 
-# %% ../../nbs/3_data/91_checks.ipynb #c058
+# %% ../../nbs/3_data/91_checks.ipynb #c022
 def media_fault(
     value: str,  # of a manifest's `media` cell; empty: a clip without a file
     folder: Path,  # what it is relative to
@@ -100,7 +100,7 @@ def media_fault(
         return "must be a path inside the manifest's folder"
     return None if not value or is_file(folder / path) else "must name an existing file"
 
-# %% ../../nbs/3_data/91_checks.ipynb #c061
+# %% ../../nbs/3_data/91_checks.ipynb #c025
 def label_problem(
     number: int,  # of the row
     value: str,  # of its `labels` cell, concepts joined by '|'
@@ -120,7 +120,7 @@ def label_problem(
     twice = len(set(names)) < len(names)
     return Problem(number, "labels", value, "must name each concept once") if twice else None
 
-# %% ../../nbs/3_data/91_checks.ipynb #c065
+# %% ../../nbs/3_data/91_checks.ipynb #c029
 TEXTS = ("clip_id", "video_id", "media", "text", "labels")  # columns of text
 Check = Callable[[int, dict[str, Any]], list[Problem]]  # number of a row, and the row → its problems
 
@@ -137,7 +137,7 @@ def _row_problems(number: int, row: dict[str, Any], read: Sequence[str], check: 
         found.append(Problem(number, "media", "", "must name a file where there is no text"))
     return [*(check(number, row) if check else []), *found, *_part_problems(number, row)]
 
-# %% ../../nbs/3_data/91_checks.ipynb #c067
+# %% ../../nbs/3_data/91_checks.ipynb #c031
 def check_rows(
     table: pd.DataFrame | Problem,  # as `read_table` returns it
     required: Sequence[str],  # columns that must be there
@@ -157,5 +157,5 @@ def check_rows(
     rows: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
     return rows, [found for i, row in enumerate(rows, start=2) for found in _row_problems(i, row, read, check)]
 
-# %% ../../nbs/3_data/91_checks.ipynb #c070
+# %% ../../nbs/3_data/91_checks.ipynb #c034
 NO_ROWS = Problem(None, None, None, "has no rows; each row must be a clip")

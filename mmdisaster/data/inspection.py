@@ -282,7 +282,7 @@ def _grouped(problems: list[Problem]) -> Iterator[str]:
     for words, rows in groups.items():
         yield f"{_rows(rows)}{', ' if words.startswith('column') else ': '}{words}" if rows else words
 
-# %% ../../nbs/3_data/09_inspection.ipynb #c022
+# %% ../../nbs/3_data/09_inspection.ipynb #c047
 def _conclusion(inspection: Inspection) -> str:
     "Whether a run can start, and what to do where it can't."
     count = len(inspection.errors)
