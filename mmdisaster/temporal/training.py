@@ -81,7 +81,10 @@ def _loss(scores: Tensor, Y: Tensor) -> Tensor:
     return nn.functional.binary_cross_entropy_with_logits(scores, Y)
 
 # %% ../../nbs/2_method/11_training.ipynb #13-056cx
-def label_f1(Y: np.ndarray, predicted: np.ndarray) -> float:
+def label_f1(
+    Y: np.ndarray,  # labels, 0 or 1, (n, concepts)
+    predicted: np.ndarray,  # decisions, of the same shape
+) -> float:  # from 0 to 1
     "Micro F1: 2·TP / (2·TP + FP + FN) over all labels; 0 where no label is true or predicted."
     true, called = Y.astype(bool), predicted.astype(bool)
     return float(2 * np.sum(true & called) / max(np.sum(true) + np.sum(called), 1))
