@@ -124,7 +124,7 @@ def joining(
     return settings.pairs if approach.fusion == "pair" else approach.fusion
 
 # %% ../../nbs/4_experiment/03_baselines.ipynb #19-019
-def _pooled(
+def _one_vector(
     sequences: Sequences,  # static features of one modality
     pool: str,  # "mean" or "max"
 ) -> np.ndarray:  # (clips, dim)
@@ -137,7 +137,7 @@ def _pooled(
 Inputs = Any  # Sequences, an array, or a list of Sequences: what the row's network takes
 
 
-def _inputs(
+def _row_inputs(
     approach: Approach,  # a row of Table II
     static: Mapping[str, Sequences],  # modality → static features of all clips
     temporal: Mapping[str, np.ndarray],  # modality → (clips, 128) temporal features of all clips
@@ -146,7 +146,7 @@ def _inputs(
     "What the row's network sees."
     joined = joining(approach, settings)
     if joined == "single":
-        return _pooled(static[approach.modalities[0]], settings.pool)
+        return _one_vector(static[approach.modalities[0]], settings.pool)
     if joined == "early":
         return align([static[modality] for modality in approach.modalities], clock=settings.clock)
     if settings.joint:
@@ -157,7 +157,7 @@ def _inputs(
 Network = DenseClassifier | TemporalClassifier | JointClassifier
 
 
-def _network(
+def _new_network(
     approach: Approach,  # a row of Table II
     settings: Baseline,  # of all baselines
     verbose: bool = False,  # show progress on standard error
@@ -173,13 +173,13 @@ def _network(
     return network.set_params(**training, seed=derive_seed(settings.seed, "baseline", approach.name), verbose=verbose)
 
 # %% ../../nbs/4_experiment/03_baselines.ipynb #19-020
-def _some(
+def _chosen_clips(
     inputs: Inputs,  # of all clips
     rows: np.ndarray,  # (clips,) bool
 ) -> Inputs:
     "Some clips of an input."
     if isinstance(inputs, list):
-        return [_some(each, rows) for each in inputs]
+        return [_chosen_clips(each, rows) for each in inputs]
     return inputs[rows] if isinstance(inputs, np.ndarray) else inputs.subset(np.flatnonzero(rows))
 
 # %% ../../nbs/4_experiment/03_baselines.ipynb #19-020bx
@@ -195,8 +195,8 @@ def fit_baseline(
     "Train one baseline on the training clips and score every clip; raises `ValueError` for the proposed framework."
     if approach.fusion == "proposed":
         raise ValueError(f"approach must be one of the first eight rows of Table II, was {approach.name!r}")
-    inputs = _inputs(approach, static, temporal, settings)
+    inputs = _row_inputs(approach, static, temporal, settings)
     train, validation = parts == "train", parts == "validation"
-    network = _network(approach, settings, verbose)
-    network.fit(_some(inputs, train), Y[train], validation=(_some(inputs, validation), Y[validation]))
+    network = _new_network(approach, settings, verbose)
+    network.fit(_chosen_clips(inputs, train), Y[train], validation=(_chosen_clips(inputs, validation), Y[validation]))
     return network.predict_proba(inputs), network

@@ -25,9 +25,9 @@ from ..settings.sections import Temporal
 from .resbilstm import ResBiLSTM
 from mmdisaster.temporal.training import (
     Take,
-    _f1,
     check_params,
     column_statistics,
+    label_f1,
     run_network,
     standardized,
     train_network,
@@ -133,7 +133,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
     ) -> float:
         "Micro F1 of the predictions; of one label per clip, the share that is right."
         check_is_fitted(self, "network_")
-        return super().score(X, y) if self.labels_.single_ else _f1(self._matrix(X, y), self.predict(X))
+        return super().score(X, y) if self.labels_.single_ else label_f1(self._matrix(X, y), self.predict(X))
 
     def __sklearn_tags__(self) -> Tags:
         "What scikit-learn should know: several labels at once, too."
