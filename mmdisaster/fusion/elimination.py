@@ -130,15 +130,15 @@ def walk(
     stop: str = "full",  # the rule, as in `apply_stop`
     scorer: Scorer = _micro_f1,  # estimator, X, Y → score
     gram: bool = True,  # running Gram matrices (n × n) where the estimator is a linear WeightedPowersetSVC
-    n_jobs: int | None = None,  # chunks scored at once; doesn't change the result
+    n_jobs: int | None = None,  # chunks scored at once, where it is a WeightedPowersetSVC; doesn't change the result
     verbose: bool = False,  # show progress on standard error
 ) -> np.ndarray:  # score after 0, 1, … drops, at least until the rule stops; NaN where the rule needs none, (rounds,)
     "Score one round after the other (lines 13 to 21)."
-    linear = isinstance(estimator, WeightedPowersetSVC) and estimator.kernel == "linear"
-    score = delayed(_gram_scores if linear and gram else _plain_scores)
+    ours = isinstance(estimator, WeightedPowersetSVC)
+    score = delayed(_gram_scores if ours and estimator.kernel == "linear" and gram else _plain_scores)
     first = 1 if stop == "algorithm" and len(order) > 1 else 0  # the box never scores all features
     chunks = [range(max(k, first), min(k + CHUNK, len(order))) for k in range(0, len(order), CHUNK)]
-    jobs, scores = effective_n_jobs(n_jobs), np.full(first, np.nan)
+    jobs, scores = effective_n_jobs(n_jobs) if ours else 1, np.full(first, np.nan)
     batches = [chunks[i : i + jobs] for i in range(0, len(chunks), jobs)]
     with threadpool_limits(1, user_api="blas"), Parallel(jobs, prefer="threads") as parallel:
         for batch in progress(batches, "elimination", verbose=verbose):
@@ -215,7 +215,7 @@ class RecursiveElimination(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         stop: str = _DEFAULT.stop,  # the rule: "text", "algorithm", "full" or "none"; see `apply_stop`
         scorer: str | Scorer = _DEFAULT.scorer,  # "micro_f1", "hamming_loss", "map", or (estimator, X, Y) → score
         gram: bool = True,  # running Gram matrices (n × n) where the estimator is a linear WeightedPowersetSVC
-        n_jobs: int | None = None,  # chunks of the path scored at once; doesn't change the result
+        n_jobs: int | None = None,  # chunks scored at once, as in `walk`; doesn't change the result
         validation_fraction: float = 0.25,  # share of the clips to score on, where `fit` gets no others
         random_state: int | None = _DEFAULT.seed,  # seed of that share
         verbose: bool = False,  # show progress on standard error
@@ -286,7 +286,8 @@ class RecursiveElimination(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         X: np.ndarray,  # features, (m, d)
     ) -> np.ndarray:  # decisions, (m, q), or one label per clip, (m,)
         "Decisions of the inner estimator."
-        return self.estimator_.predict(self._kept(X))
+        kept = self._kept(X)
+        return self.estimator_.predict(kept)
 
     @_has("decision_function")
     def decision_function(
@@ -294,7 +295,8 @@ class RecursiveElimination(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         X: np.ndarray,  # features, (m, d)
     ) -> np.ndarray:  # as the inner estimator has them; for several labels per clip (m, q)
         "Scores of the inner estimator."
-        return self.estimator_.decision_function(self._kept(X))
+        kept = self._kept(X)
+        return self.estimator_.decision_function(kept)
 
     @_has("predict_proba")
     def predict_proba(
@@ -302,7 +304,8 @@ class RecursiveElimination(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         X: np.ndarray,  # features, (m, d)
     ) -> np.ndarray:  # as the inner estimator has them
         "Probabilities of the inner estimator."
-        return self.estimator_.predict_proba(self._kept(X))
+        kept = self._kept(X)
+        return self.estimator_.predict_proba(kept)
 
     @_has("score")
     def score(
@@ -311,7 +314,8 @@ class RecursiveElimination(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         y: np.ndarray,  # labels, 0 or 1, (m, q), or one label per clip, (m,)
     ) -> float:  # of a classifier: share of clips with all labels right
         "Score of the inner estimator."
-        return self.estimator_.score(self._kept(X), y)
+        kept = self._kept(X)
+        return self.estimator_.score(kept, y)
 
     def __sklearn_tags__(self) -> Tags:
         "For scikit-learn: this predicts what the inner estimator predicts."

@@ -106,7 +106,8 @@ def labelset_weights(
         rarity = np.where(sizes > 0, sizes / np.where(sizes > 0, labelsets @ delta, 1), counts)
     if normalise == "mean":
         return counts.sum() / (rarity * (counts / rarity).sum())
-    return 1 / (rarity * (len(delta) * delta.sum() if normalise == "paper" else 1))
+    total = len(delta) * delta.sum() or 1  # no clip has a concept: nothing to scale
+    return 1 / (rarity * (total if normalise == "paper" else 1))
 
 # %% ../../nbs/2_method/15_powerset.ipynb #16-038
 def one_vs_rest(
