@@ -71,16 +71,17 @@ def _check_both(
     alone = np.flatnonzero(np.ptp(matrix, axis=0) == 0) + 1
     if len(alone):
         needed = "machine 'one-vs-rest' separates two classes per concept: there must be training clips"
-        raise ValueError(f"{needed} with and without each concept, lacked them for concept {alone[0]} of {matrix.shape[1]}")
+        lacking = f"lacked them for concept {alone[0]} of {matrix.shape[1]}"
+        raise ValueError(f"{needed} with and without each concept, {lacking}")
 
 # %% ../../nbs/2_method/17_algorithm1.ipynb #20-016bx
 class Algorithm1(ClassifierMixin, BaseEstimator):
     """Algorithm 1: scale, rank, weigh and eliminate, on training and validation clips.
 
-    Learns `scaler_`, None where features aren't scaled; `importances_` (d,), None where the ranking was given; `ranking_` (d,),
-    best feature first; `elimination_`, a fitted `RecursiveElimination`, with `support_`, `path_` and `n_features_`; `coding_`;
-    `classes_`, 0 and 1 per concept, (q, 2), or the labels of which each clip has one; `held_out_`, the rows of X that elimination
-    was scored on, None where other clips were given.
+    Learns `scaler_`, None where features aren't scaled; `importances_` (d,), None where the ranking was given;
+    `ranking_` (d,), best feature first; `elimination_`, a fitted `RecursiveElimination`, with `support_`, `path_` and
+    `n_features_`; `coding_`; `classes_`, 0 and 1 per concept, (q, 2), or the labels of which each clip has one;
+    `held_out_`, the rows of X that elimination was scored on, None where other clips were given.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class Algorithm1(ClassifierMixin, BaseEstimator):
         self,
         X: np.ndarray,  # F of the training clips, (n, d)
         Y: np.ndarray,  # their labels L, 0 or 1, (n, q), or one label per clip, (n,)
-        validation: tuple[np.ndarray, np.ndarray] | None = None,  # F and L of validation clips; None: a quarter is held out
+        validation: tuple[np.ndarray, np.ndarray] | None = None,  # of validation clips; None: a quarter is held out
     ) -> Self:  # itself
         "Learn the scale of features, rank them, eliminate, and fit the machine."
         values = {name: getattr(self, name) for name in Fusion.model_fields if name != "order"}
@@ -165,17 +166,18 @@ class Algorithm1(ClassifierMixin, BaseEstimator):
         "Decisions of the machine on the features that were kept."
         check_is_fitted(self)
         decided = self.elimination_.predict(self._scaled(validate_data(self, X, reset=False)))
-        return self.coding_.decode(decided) if decided.ndim == 2 else decided
+        return decided if self.coding_.single_ else self.coding_.decode(decided.reshape(len(decided), -1))
 
     def decision_function(
         self,
         X: np.ndarray,  # F, (m, d)
     ) -> np.ndarray:  # larger is likelier, (m, q); one label per clip: (m, labels), or of two labels (m,)
-        "The scores S; with `scores=\"hard\"` the decisions, where a clip may have several labels."
+        'The scores S; with `scores="hard"` the decisions, where a clip may have several labels.'
         check_is_fitted(self)
         if self.scores == "hard" and not self.coding_.single_:
             return self.predict(X).astype(float)
-        return self.elimination_.decision_function(self._scaled(validate_data(self, X, reset=False)))
+        found = self.elimination_.decision_function(self._scaled(validate_data(self, X, reset=False)))
+        return found if self.coding_.single_ else found.reshape(len(found), -1)
 
     def __sklearn_tags__(self) -> Tags:
         "For scikit-learn: several labels per clip are allowed."

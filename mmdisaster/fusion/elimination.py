@@ -53,7 +53,7 @@ def apply_stop(
 def _matrices(truth: np.ndarray, decided: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Labels and decisions as matrices, also of one label per clip."
     if truth.ndim == 2:
-        return truth, decided
+        return truth, np.reshape(decided, truth.shape)  # one-vs-rest drops the axis of a single concept
     labels = np.union1d(truth, decided)
     return truth[:, None] == labels, decided[:, None] == labels
 
@@ -72,7 +72,7 @@ def _map(estimator: Any, X: np.ndarray, Y: np.ndarray) -> float:
     "Mean average precision over instances, of the scores."
     if Y.ndim == 1:
         raise ValueError("scorer 'map' ranks several concepts per clip, and Y has one label per clip; use 'micro_f1'")
-    return mean_average_precision(Y, estimator.decision_function(X))
+    return mean_average_precision(Y, np.reshape(estimator.decision_function(X), Y.shape))
 
 # %% ../../nbs/2_method/16_elimination.ipynb #17-023ex
 Scorer = Callable[[Any, np.ndarray, np.ndarray], float]
@@ -191,7 +191,8 @@ def training_and_validation(
     X_val, Y_val = validate_data(estimator, validation[0], dtype=dtype, reset=False), check_labels(validation[1])
     check_consistent_length(X_val, Y_val)
     if Y_val.shape[1:] != Y.shape[1:]:
-        raise ValueError(f"validation labels must have the concepts of Y, {Y.shape[1:]} per clip, had {Y_val.shape[1:]}")
+        shapes = f"{Y.shape[1:]} per clip, had {Y_val.shape[1:]}"
+        raise ValueError(f"validation labels must have the concepts of Y, {shapes}")
     return (X, Y, X_val, Y_val), None
 
 # %% ../../nbs/2_method/16_elimination.ipynb #17-044cbx
@@ -203,9 +204,9 @@ def _has(method: str) -> Callable:
 class RecursiveElimination(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
     """Eliminates features along a fixed ranking, scored on validation clips (lines 13 to 22 of Algorithm 1).
 
-    Learns `ranking_` (d,), best first; `scores_` (rounds,), after 0, 1, … drops, NaN where the rule needs none; `score_`,
-    the paper's S; `support_` (d,), True where kept; `n_features_`; `estimator_`, fitted on these features; `held_out_`,
-    the rows of X that were scored on, None where other clips were.
+    Learns `ranking_` (d,), best first; `scores_` (rounds,), after 0, 1, … drops, NaN where the rule needs none;
+    `score_`, the paper's S; `support_` (d,), True where kept; `n_features_`; `estimator_`, fitted on these features;
+    `held_out_`, the rows of X that were scored on, None where other clips were.
     """
 
     def __init__(
@@ -234,7 +235,7 @@ class RecursiveElimination(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         self,
         X: np.ndarray,  # features of the training clips, (n, d)
         Y: np.ndarray,  # their labels, 0 or 1, (n, q), or one label per clip, (n,)
-        validation: tuple[np.ndarray, np.ndarray] | None = None,  # the same of clips to score on; None: some are held out
+        validation: tuple[np.ndarray, np.ndarray] | None = None,  # of clips to score on; None: some are held out
     ) -> Self:  # itself
         "Walk the path, stop by the rule, and fit the estimator on the features that it returns."
         named = {} if callable(self.scorer) else {"scorer": self.scorer}

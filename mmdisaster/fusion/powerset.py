@@ -139,8 +139,8 @@ def concept_scores(
 class WeightedPowersetSVC(ClassifierMixin, BaseEstimator):
     """Support vector machine on labelsets, weighted by inverse frequency.
 
-    Learns `coding_`, the labels as a matrix; `classes_`, 0 and 1 per concept, (q, 2), or the labels of which each clip has
-    one; `powerset_`; `weights_` (k,); `svc_`, None where there is only one labelset.
+    Learns `coding_`, the labels as a matrix; `classes_`, 0 and 1 per concept, (q, 2), or the labels of which each clip
+    has one; `powerset_`; `weights_` (k,); `svc_`, None where there is only one labelset.
     """
 
     def __init__(
