@@ -5,6 +5,8 @@ import re
 import numpy as np
 import pytest
 from conftest import ROOT
+from sklearn.metrics import average_precision_score, f1_score, hamming_loss
+
 from mmdisaster.audit.bounds import design_effects, map_bounds, paired_evidence, row_counts
 from mmdisaster.audit.checks import check_constant, check_table_one, check_text
 from mmdisaster.audit.counts import (
@@ -18,7 +20,6 @@ from mmdisaster.audit.counts import (
 )
 from mmdisaster.audit.misfits import explain_misfit, free_column
 from mmdisaster.paper.tables import APPROACHES, METRICS
-from sklearn.metrics import average_precision_score, f1_score, hamming_loss
 
 MICRO = "AP of 0/1 decisions, all cells at once"
 AROUND = range(290, 330)

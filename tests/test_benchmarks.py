@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
-from mmdisaster.study.benchmarks import LABELS, folds, from_openml, load_benchmark, read_mulan
 from sklearn.utils import Bunch
+
+from mmdisaster.study.benchmarks import LABELS, folds, from_openml, load_benchmark, read_mulan
 
 FOLDER = ROOT.parent / "shared" / "benchmarks"
 KNOWN = {"emotions": (593, 72, 1.868), "scene": (2407, 294, 1.074)}  # instances, features, labels each

@@ -10,18 +10,20 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, environment
-from mmdisaster.cli import change_settings, main, read_command_line, read_settings_file
-from mmdisaster.model.folder import load_model
-from mmdisaster.simulate.clips import SimulationSettings, simulate_corpus
 
 from mmdisaster import cli
+from mmdisaster.cli import main, read_command_line
+from mmdisaster.model.folder import load_model
+from mmdisaster.settings.sections import Settings
+from mmdisaster.simulate.clips import SimulationSettings, simulate_corpus
 
 SETTINGS = """
-calibration.clips = 2
+corpus.calibration_clips = 2
+weights.visual = {frames = 2, size = 75}
 features.visual = {frames = 2, size = 75}
 glove = {dim = 8, epochs = 2}
 temporal = {units = 6, dense = 8, max_epochs = 1}
-fuse.n_trees = 10
+fusion.n_trees = 10
 """
 HEAVY = ["av", "gensim", "numpy", "pandas", "scipy", "sklearn", "skops", "torch", "torchvision"]
 
@@ -50,14 +52,6 @@ def home(tmp_path_factory):
 def there(home, monkeypatch):
     monkeypatch.chdir(home)
     monkeypatch.setenv("MMDISASTER_CACHE", str(home / "cache"))
-
-
-def test_the_help_names_each_section_of_the_settings():
-    from mmdisaster.model.training import TRAINING_SECTIONS
-
-    sections = dict.fromkeys(name.partition(".")[0] for name in TRAINING_SECTIONS)
-    shown = " ".join(cli.make_parser()._subparsers._group_actions[0].choices["train"].format_help().split())
-    assert set(shown.partition("any of the sections ")[2].split(" --")[0].split(", ")) == set(sections)
 
 
 def test_help_is_there_at_once():
@@ -107,7 +101,7 @@ def test_many_clips_from_a_table_where_one_is_broken(capsys):
     shown = capsys.readouterr()
     found = json.loads(shown.out)
     assert [row["failure"] for row in found] == [None, "no such file", None, None]
-    assert found[2]["missing"] == ["text"] and found[2]["end"] == 0.9 and found[3]["missing"] == ["audio", "visual"]
+    assert found[2]["missing"] == ["text"] and found[2]["end"] == 0.9 and found[3]["missing"] == ["visual", "audio"]
     assert told(shown.err) == ["mmdisaster: gone.mp4: no such file"]
     assert main(["predict", "model", "corpus/media/clip-003.mp4", "--text", "water", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["scores"] == found[0]["scores"]
@@ -162,18 +156,18 @@ WRONG = {  # command → what its one line says
     "train settings.toml --out m": "settings.toml",
     "train corpus/manifest.csv --out m --concept Damage": "concepts must be two or more",
     "train corpus/manifest.csv --out m --settings nowhere.toml": "nowhere.toml",
-    "train corpus/manifest.csv --out m --settings corpus/manifest.csv": "must be a .toml or .json file",
-    "train corpus/manifest.csv --out m --set fuse.c=1": "unknown setting 'c'",
-    "train corpus/manifest.csv --out m --set features.visual.max_failures=0.1": "but --max-failures of a command",
-    "train corpus/manifest.csv --out m --set weights.audio.sha256=ab": "weights.audio.sha256 must be ''",
+    "train corpus/manifest.csv --out m --settings corpus/manifest.csv": "must be a .yaml, .yml, .toml, .json file",
+    "train corpus/manifest.csv --out m --set fusion.c=1": "fusion.c: is unknown; did you mean 'C'?",
+    "train corpus/manifest.csv --out m --set features.visual.max_failures=2": "must be a number from 0 to 1, was 2",
+    "train corpus/manifest.csv --out m --set weights.audio.sha256=ab": "weights.audio.sha256: must be text like",
     "train corpus/manifest.csv --out m --set split.fractions=[0.98,0.01,0.01]": "split: ",
-    "train corpus/manifest.csv --out m --set fuse=1": "SECTION.NAME=VALUE",
-    "train corpus/manifest.csv --out m --set fuse.C": "SECTION.NAME=VALUE",
-    "train corpus/manifest.csv --out m --set fuse.C=much": "'C' must be float, was 'much'",
+    "train corpus/manifest.csv --out m --set fuse=1": "fuse: is unknown",
+    "train corpus/manifest.csv --out m --set fusion.C": "SECTION.NAME=VALUE",
+    "train corpus/manifest.csv --out m --set fusion.C=much": "fusion.C: must be a number above 0 to 1,000,000,000.0, was 'much'",
     "train corpus/manifest.csv --out m --set weights.audio.source=sounds.npy": "sounds.npy",
     "train corpus/manifest.csv --out m --set weights.visual.source=imagenet": "mmdisaster weights fetch imagenet",
     "train corpus/manifest.csv --out m --max-failures 2": "--max-failures: must be a share",
-    "train corpus/manifest.csv --out m --settings broken.toml": "broken.toml must be TOML",
+    "train corpus/manifest.csv --out m --settings broken.toml": "broken.toml: 1 problem",
     "train corpus/manifest.csv --out m --work m": "--work must be a folder outside the model's, m, was m",
     "train corpus/manifest.csv --out m --work m/work": "--work must be a folder outside the model's, m, was m/work",
     "train corpus/manifest.csv": "--out; see `mmdisaster train --help`",
@@ -191,7 +185,7 @@ WRONG = {  # command → what its one line says
 
 @pytest.mark.parametrize("command", WRONG)
 def test_an_error_is_told_and_not_traced(command, capsys):
-    open("broken.toml", "w").write("fuse = [")
+    open("broken.toml", "w").write("fusion = [")
     assert main(command.split()) == 2
     shown = capsys.readouterr()
     assert told(shown.err) and WRONG[command] in shown.err
@@ -205,7 +199,7 @@ def test_debug_shows_where_an_error_comes_from():
 
 
 def test_a_mistake_of_the_program_is_no_mistake_of_its_user(monkeypatch):
-    monkeypatch.setattr("mmdisaster.models.load_model", lambda *_: {}["nothing"])
+    monkeypatch.setattr("mmdisaster.model.folder.load_model", lambda *_: {}["nothing"])
     with pytest.raises(KeyError):
         main(["predict", "model", "a.mp4"])
 
@@ -226,13 +220,13 @@ def test_no_space_and_no_memory_are_told(monkeypatch, capsys, error, says):
     def stop(*_):
         raise error
 
-    monkeypatch.setattr("mmdisaster.models.load_model", stop)
+    monkeypatch.setattr("mmdisaster.model.folder.load_model", stop)
     assert main(["predict", "model", "a.mp4"]) == 2
     assert capsys.readouterr().err == f"mmdisaster: {says}\n"
 
 
 def test_memory_that_torch_asks_for_in_vain_is_told(monkeypatch, capsys):
-    monkeypatch.setattr("mmdisaster.models.load_model", lambda *_: torch.empty(2**55))
+    monkeypatch.setattr("mmdisaster.model.folder.load_model", lambda *_: torch.empty(2**55))
     assert main(["predict", "model", "a.mp4"]) == 2
     shown = capsys.readouterr().err
     assert shown.startswith("mmdisaster: there is not enough memory") and shown.count("\n") == 1
@@ -240,7 +234,7 @@ def test_memory_that_torch_asks_for_in_vain_is_told(monkeypatch, capsys):
 
 def test_weights_are_fetched_again_by_force(monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr("mmdisaster.pretrained.fetch", lambda *given: asked.append(given) or "file")
+    monkeypatch.setattr("mmdisaster.weights.published.fetch", lambda *given: asked.append(given) or "file")
     assert main(["weights", "fetch", "imagenet"]) == main(["weights", "--force", "fetch", "imagenet"]) == 0
     assert asked == [("imagenet", None, False), ("imagenet", None, True)]
 
@@ -276,20 +270,24 @@ def test_an_interruption_is_told(monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mmdisaster.models.load_model", interrupt)
+    monkeypatch.setattr("mmdisaster.model.folder.load_model", interrupt)
     assert main(["predict", "model", "a.mp4"]) == 130
     assert capsys.readouterr().err == "mmdisaster: interrupted\n"
 
 
 def test_settings_from_a_file_and_from_the_command_line():
-    open("settings.json", "w").write('{"fuse": {"C": 0.5}}')
-    found = change_settings(read_settings_file("settings.json"), ["fuse.C=1", "fuse.stop=full", "split.by=video"])
-    assert found == {"fuse": {"C": 1, "stop": "full"}, "split": {"by": "video"}}
-    assert read_settings_file("settings.toml")["features"]["visual"] == {"frames": 2, "size": 75}
-    for content in ("[1]", "{", "[" * 100_000):
-        open("settings.json", "w").write(content)
-        with pytest.raises(ValueError, match="settings settings.json must"):
-            read_settings_file("settings.json")
+    """A params.yaml, YAML, TOML and JSON say the same; --set and --device lie over them."""
+    open("settings.json", "w").write('{"fusion": {"C": 0.5}}')
+    open("settings.yaml", "w").write("fusion: {C: 0.5}\n")
+    open("other.toml", "w").write("fusion.C = 0.5\n")
+    for file in ("settings.json", "settings.yaml", "other.toml"):
+        line = ["train", "a.csv", "--out", "m", "--settings", file, "--set", "fusion.stop=full", "--device", "auto"]
+        found = cli._settings(read_command_line([*line, "--set", "split.by=video", "--max-failures", "0.5"]))
+        assert (found.fusion.C, found.fusion.stop, found.split.by) == (0.5, "full", "video")
+        assert found.temporal.device == found.features.visual.device == "auto" and found.features.audio.max_failures == 0.5
+    params = read_command_line(["train", "a.csv", "--out", "m", "--settings", str(ROOT / "params.yaml")])
+    assert cli._settings(params) == Settings()
+
 
 
 def test_every_command_explains_each_option(capsys):

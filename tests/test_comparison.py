@@ -5,6 +5,8 @@ import itertools
 import numpy as np
 import pytest
 from conftest import ROOT
+from scipy import stats
+
 from mmdisaster.core import load_json
 from mmdisaster.data.split import Split, split_clips
 from mmdisaster.study.comparison import (
@@ -17,7 +19,6 @@ from mmdisaster.study.comparison import (
     permutation_test,
     verdict,
 )
-from scipy import stats
 
 PRINTED = {
     name: {"micro_f1": f1, "hamming_loss": hl, "map": f1}

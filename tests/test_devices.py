@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from mmdisaster.data.sequences import Sequences
 from mmdisaster.devices import devices, pick_device, torch_stream
 from mmdisaster.static.inception import InceptionV3, random_inception

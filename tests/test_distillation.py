@@ -1,46 +1,35 @@
 """SoundNet learns from frames: what has a say in it, and what hasn't."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from mmdisaster.core import load_provenance
-from mmdisaster.data.sequences import Sequences
-from mmdisaster.media.media import read_waveform
-from mmdisaster.static.extractors import make_weights
-from mmdisaster.static.soundnet import HEADS, RATE, SoundNetFeatures, random_soundnet, soundnet_weights
-from mmdisaster.study.distillation import (
-    ClusterTeacher,
-    DistillationSettings,
-    Lessons,
-    average_divergence,
-    choose_temperature,
-    class_posteriors,
-    crops,
-    distil_clips,
-    distil_soundnet,
-    find_recordings,
-    fold_accuracies,
-    kl_divergence,
-    layer_means,
-    mean_perplexity,
-    new_student,
-    read_sounds,
-    read_start,
-    save_distilled,
-    soft_assignment,
-)
-from mmdisaster.weights.download import WeightsError
 from scipy.special import log_softmax
 from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.utils.estimator_checks import check_estimator
 
-from mmdisaster import distillation
+from mmdisaster.core import load_provenance
+from mmdisaster.data.sequences import Sequences
+from mmdisaster.media.sound import read_waveform
+from mmdisaster.settings.sections import Distillation
+from mmdisaster.static.extractors import make_weights
+from mmdisaster.static.soundnet import HEADS, RATE, SoundNetFeatures, random_soundnet, soundnet_weights
+from mmdisaster.study import distillation
+from mmdisaster.study.distillation import distil_clips, read_sounds, read_start, save_distilled
+from mmdisaster.study.listening import find_recordings, fold_accuracies, layer_means
+from mmdisaster.study.student import Lessons, average_divergence, crops, distil_soundnet, kl_divergence, new_student
+from mmdisaster.study.teacher import (
+    ClusterTeacher,
+    choose_temperature,
+    class_posteriors,
+    mean_perplexity,
+    soft_assignment,
+)
+from mmdisaster.weights.download import WeightsError
 
-QUICK = DistillationSettings(seconds=0.3, batch_size=6, max_epochs=2, patience=2, seed=1)
+QUICK = Distillation(seconds=0.3, batch_size=6, learning_rate=0.001, max_epochs=2, patience=2)
+SEED = 1
 TEACHER = ClusterTeacher(k=2, components=2, share=0.7, seed=1)
 PARTS = np.repeat(["train", "validation", "test"], [12, 6, 6])
 
@@ -58,7 +47,12 @@ def corpus():
 
 @pytest.fixture(scope="module")
 def distilled(corpus):
-    return distil_clips(*corpus, PARTS, TEACHER, QUICK)
+    return distil_clips(*corpus, PARTS, TEACHER, QUICK, SEED)
+
+
+def but(settings, **changes):
+    """Settings with some of them changed."""
+    return settings.model_copy(update=changes)
 
 
 def same(one, other):
@@ -84,7 +78,7 @@ def test_the_same_inputs_give_the_same_bytes_whatever_stands_around(corpus, dist
     torch.rand(3)
     torch.set_num_threads(2)
     try:
-        assert same(distil_clips(*corpus, PARTS, TEACHER, QUICK), distilled)
+        assert same(distil_clips(*corpus, PARTS, TEACHER, QUICK, SEED), distilled)
         assert torch.get_num_threads() == 2, "the caller's number of threads is left as it was"
     finally:
         torch.set_num_threads(before)
@@ -93,19 +87,19 @@ def test_the_same_inputs_give_the_same_bytes_whatever_stands_around(corpus, dist
 
 
 def test_another_seed_gives_another_student(corpus, distilled):
-    assert not same(distil_clips(*corpus, PARTS, TEACHER, replace(QUICK, seed=2)), distilled)
+    assert not same(distil_clips(*corpus, PARTS, TEACHER, QUICK, seed=2), distilled)
 
 
 def test_test_clips_do_nothing(corpus, distilled):
-    assert same(distil_clips(*changed(corpus, "test"), PARTS, TEACHER, QUICK), distilled)
+    assert same(distil_clips(*changed(corpus, "test"), PARTS, TEACHER, QUICK, SEED), distilled)
     kept = PARTS != "test"
     waveforms = [wave for wave, stays in zip(corpus[0], kept, strict=True) if stays]
-    assert same(distil_clips(waveforms, corpus[1][kept], PARTS[kept], TEACHER, QUICK), distilled)
+    assert same(distil_clips(waveforms, corpus[1][kept], PARTS[kept], TEACHER, QUICK, SEED), distilled)
 
 
 def test_validation_clips_only_say_when_to_stop(corpus, distilled):
     """With other validation clips the lessons are the same, epoch by epoch, as far as they go."""
-    other = distil_clips(*changed(corpus, "validation"), PARTS, TEACHER, QUICK)
+    other = distil_clips(*changed(corpus, "validation"), PARTS, TEACHER, QUICK, SEED)
     losses = [[row["train_loss"] for row in student.history] for student in (distilled, other)]
     assert losses[0] == losses[1]
     examined = [[row["validation_loss"] for row in student.history] for student in (distilled, other)]
@@ -113,25 +107,25 @@ def test_validation_clips_only_say_when_to_stop(corpus, distilled):
 
 
 def test_training_clips_matter(corpus, distilled):
-    assert not same(distil_clips(*changed(corpus, "train"), PARTS, TEACHER, QUICK), distilled)
+    assert not same(distil_clips(*changed(corpus, "train"), PARTS, TEACHER, QUICK, SEED), distilled)
 
 
 def test_early_stopping_keeps_the_best_epoch(corpus):
     """Stopped in the middle, or run on after its best epoch: the weights are the same."""
-    settings = replace(QUICK, max_epochs=8, patience=2, learning_rate=0.02)
-    longer = distil_clips(*corpus, PARTS, TEACHER, settings)
+    settings = but(QUICK, max_epochs=8, patience=2, learning_rate=0.02)
+    longer = distil_clips(*corpus, PARTS, TEACHER, settings, SEED)
     losses = [row["validation_loss"] for row in longer.history]
     best = int(np.argmin(losses))
     assert best + 1 < len(losses), "it went on after its best epoch"
     assert len(losses) == min(best + 1 + settings.patience, settings.max_epochs)
-    shorter = distil_clips(*corpus, PARTS, TEACHER, replace(settings, max_epochs=best + 1))
+    shorter = distil_clips(*corpus, PARTS, TEACHER, but(settings, max_epochs=best + 1), SEED)
     assert all(np.array_equal(longer.arrays[name], shorter.arrays[name]) for name in longer.arrays)
 
 
 def test_a_control_keeps_its_last_epoch(corpus):
     """It is trained for as long as it is told, whatever validation clips say."""
-    settings = replace(QUICK, max_epochs=5, patience=2, learning_rate=0.005)
-    early, last = (distil_clips(*corpus, PARTS, TEACHER, replace(settings, early=each)) for each in (True, False))
+    settings = but(QUICK, max_epochs=5, patience=2, learning_rate=0.005)
+    early, last = (distil_clips(*corpus, PARTS, TEACHER, settings, SEED, early=each) for each in (True, False))
     losses = [row["validation_loss"] for row in last.history]
     stopped = [row["validation_loss"] for row in early.history]
     assert len(stopped) < 5 == len(losses) and losses[: len(stopped)] == stopped and losses[-1] > min(stopped)
@@ -147,7 +141,7 @@ def test_a_control_gets_the_same_posteriors_for_other_clips(corpus, monkeypatch)
     found = []
     monkeypatch.setattr(distillation, "distil_soundnet", lambda *inputs: found.append(inputs))
     for shuffle in (None, 4, 4, 5):
-        distil_clips(*corpus, PARTS, TEACHER, QUICK, None, shuffle)
+        distil_clips(*corpus, PARTS, TEACHER, QUICK, SEED, None, shuffle)
     own, one, again, other = found
     for part in (0, 1):
         assert own[part].waveforms is not one[part].waveforms
@@ -161,7 +155,7 @@ def test_a_control_gets_the_same_posteriors_for_other_clips(corpus, monkeypatch)
 
 
 def test_lessons_do_not_begin_with_distilled_weights(distilled, tmp_path):
-    path = save_distilled(tmp_path / "distilled-audio.safetensors", distilled, QUICK, {})
+    path = save_distilled(tmp_path / "distilled-audio.safetensors", distilled, {})
     for source in ("distilled", "distilled-audio.safetensors"):  # the param's name, and a path to the same file
         options = {"source": source, "shift": 0.0, "seed": 1}
         made = make_weights("audio", options, tmp_path, tmp_path / "weights-audio.safetensors", path)
@@ -172,11 +166,11 @@ def test_lessons_do_not_begin_with_distilled_weights(distilled, tmp_path):
 def test_lessons_begin_where_they_are_told_to(corpus):
     """With steps of next to nothing, what was given comes out."""
     start = random_soundnet(3, [np.resize(wave, 12000) for wave in corpus[0]])
-    still = distil_clips(*corpus, PARTS, TEACHER, replace(QUICK, learning_rate=1e-12, max_epochs=1), start)
+    still = distil_clips(*corpus, PARTS, TEACHER, but(QUICK, learning_rate=1e-12, max_epochs=1), SEED, start)
     learnt = [name for name in start if name.split(".")[0] not in HEADS and "running" not in name]
     assert all(np.allclose(still.arrays[name], start[name], atol=1e-9) for name in learnt)
     with pytest.raises(ValueError, match="weights: 'conv1.conv.weight' is missing"):
-        distil_clips(*corpus, PARTS, TEACHER, QUICK, {})
+        distil_clips(*corpus, PARTS, TEACHER, QUICK, SEED, {})
 
 
 def test_divergence_against_its_definition():
@@ -196,8 +190,8 @@ def test_one_batch_of_one_epoch_is_one_step_of_adam(corpus):
     """Adam's first step has the size of the learning rate wherever there is a gradient."""
     posteriors = np.eye(2, dtype=np.float32)[np.arange(6) % 2]
     lessons = Lessons([wave[:5000] for wave in corpus[0][:6]], posteriors)
-    settings = replace(QUICK, seconds=5000 / RATE, max_epochs=1, learning_rate=1e-3)
-    student = distil_soundnet(lessons, lessons, settings)
+    settings = but(QUICK, seconds=5000 / RATE, max_epochs=1, learning_rate=1e-3)
+    student = distil_soundnet(lessons, lessons, settings, SEED)
     assert student.history[0]["train_loss"] == pytest.approx(np.log(2), abs=1e-6)  # of one who knows nothing
     moved = np.abs(student.weight[student.weight != 0])
     assert moved.size > 1000 and np.allclose(moved, 1e-3, rtol=0.05)
@@ -205,7 +199,7 @@ def test_one_batch_of_one_epoch_is_one_step_of_adam(corpus):
 
 
 def test_the_file_is_a_soundnet(distilled, tmp_path):
-    path = save_distilled(tmp_path / "distilled-audio.safetensors", distilled, QUICK, {"split": 7})
+    path = save_distilled(tmp_path / "distilled-audio.safetensors", distilled, {"split": 7})
     arrays = soundnet_weights(path, seed=0, waveforms=[])
     assert set(arrays) == set(distilled.arrays)
     assert all(not arrays[name].any() for name in arrays if name.split(".")[0] in HEADS)
@@ -256,7 +250,7 @@ def test_posteriors_that_are_given_are_taken_as_they_are(corpus):
         Lessons([corpus[0][i] for i in rows], posteriors[rows].astype(np.float32))
         for rows in (range(12), range(12, 18))
     ]
-    assert same(distil_clips(corpus[0], posteriors, PARTS, None, QUICK), distil_soundnet(*lessons, QUICK))
+    assert same(distil_clips(corpus[0], posteriors, PARTS, None, QUICK, SEED), distil_soundnet(*lessons, QUICK, SEED))
 
 
 def test_a_new_student_says_nothing():
@@ -288,23 +282,28 @@ def test_what_cannot_be_learnt_from(corpus, case):
     spoil, message = WRONG[case]
     posteriors = np.full((6, 2), 0.5, np.float32)
     with pytest.raises(ValueError, match=message):
-        distil_soundnet(Lessons(*spoil(corpus[0], posteriors)), Lessons(corpus[0][:6], posteriors), QUICK)
+        distil_soundnet(Lessons(*spoil(corpus[0], posteriors)), Lessons(corpus[0][:6], posteriors), QUICK, SEED)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda w, s: distil_clips(w, s[:5], PARTS, TEACHER, QUICK), r"must hold the same clips, had \[24, 5, 24\]"),
-        (lambda w, s: distil_clips(w, s, np.full(24, "test"), TEACHER, QUICK), "Found array with 0 sample"),
-        (lambda w, s: ClusterTeacher(k=25).fit(s), "k must be between 2 and n_samples = 24 clips, was 25"),
+        (
+            lambda w, s: distil_clips(w, s[:5], PARTS, TEACHER, QUICK, SEED),
+            r"must hold the same clips, had \[24, 5, 24\]",
+        ),
+        (lambda w, s: distil_clips(w, s, np.full(24, "test"), TEACHER, QUICK, SEED), "Found array with 0 sample"),
+        (lambda w, s: ClusterTeacher(k=25).fit(s), "k must be at most n_samples = 24 clips, was 25"),
         (lambda w, s: ClusterTeacher(k=4, share=0.25).fit(s), "share must lie between 1/k = 0.25 and 1, was 0.25"),
         (lambda w, s: ClusterTeacher(k=4, share=1.0).fit(s), "share must lie between 1/k = 0.25 and 1, was 1.0"),
-        (lambda w, s: DistillationSettings(batch_size=1), "batch_size must be at least 2, was 1"),
-        (lambda w, s: DistillationSettings(seconds=0.2), "seconds must be at least 0.21"),
+        (
+            lambda w, s: distil_clips(w, s, PARTS, TEACHER, but(QUICK, seconds=0.2), SEED),
+            "seconds must be at least 0.21",
+        ),
         (lambda w, s: class_posteriors(Sequences(s, np.arange(25)), np.eye(3), np.zeros(3)), r"\(classes, 4\)"),
-        (lambda w, s: read_sounds(None, ".", longest=0.1), "longest must be at least 0.21 s"),
+        (lambda w, s: read_sounds(None, ".", longest=0.1), "longest must be at least 0.21"),
         (lambda w, s: fold_accuracies(s, np.arange(24) % 2, np.arange(24) % 2), r"folds must be at least 3.*\[0, 1\]"),
-        (lambda w, s: find_recordings(ROOT / "tests"), "folder must hold folders with .ogg files"),
+        (lambda w, s: find_recordings(ROOT / "tests"), "folder must hold a folder per class, with .ogg files"),
     ],
 )
 def test_errors_name_the_argument_and_what_it_was(corpus, call, message):

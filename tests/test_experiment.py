@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import yaml
 from conftest import ROOT
+from safetensors.numpy import load_file
+
 from mmdisaster.audit.register import REGISTER
 from mmdisaster.core import load_json
 from mmdisaster.data.manifest import read_manifest
+from mmdisaster.data.store import read_store
 from mmdisaster.paper.tables import APPROACHES
-from mmdisaster.static.store import read_store
-from mmdisaster.study.trials import ABLATIONS, SECTIONS, rows_reached, run_trial
-from safetensors.numpy import load_file
+from mmdisaster.settings import read_settings
+from mmdisaster.study.trials import ABLATIONS, rows_reached, run_trial
 
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 AUDIT = yaml.safe_load((ROOT / "audit" / "dvc.yaml").read_text())["stages"]
@@ -27,12 +29,11 @@ def value_of(name, params=PARAMS):
 
 def test_a_trial_is_what_the_pipeline_does(first_run):
     """Bit by bit, in every row: so the audit's seeds repeat the experiment and not something like it."""
-    params = yaml.safe_load((first_run / "params.yaml").read_text())
-    assert params["glove"].pop("sha256") == ""  # the stage looks after files of vectors
+    settings = read_settings(first_run / "params.yaml")
     concepts = load_json(first_run / "data" / "corpus" / "concepts.json")
     manifest = read_manifest(first_run / "data" / "corpus" / "manifest.csv", concepts)
     static = {name: read_store(first_run / "data" / "features" / name)[1] for name in ["visual", "audio"]}
-    trial = run_trial(manifest, concepts, static, {name: params[name] for name in SECTIONS})
+    trial = run_trial(manifest, concepts, static, settings)
     for name in APPROACHES:
         stored = load_file(first_run / "data" / "scores" / f"{name}.safetensors")
         for kind in ["scores", "decisions"]:
@@ -67,9 +68,9 @@ def test_ablations_are_variants_with_words():
 
 
 def test_the_trials_of_the_stages_are_the_seeds_that_are_compared():
-    assert AUDIT["trials"]["matrix"]["seed"] == PARAMS["compare"]["seeds"] == PARAMS["leakage"]["seeds"]
-    assert set(PARAMS["sensitivity"]["seeds"]) <= set(PARAMS["compare"]["seeds"])
-    of = {"variants": "sensitivity", "static": "sensitivity", "sensitivity": "sensitivity", "compare": "compare"}
+    assert AUDIT["trials"]["matrix"]["seed"] == PARAMS["comparison"]["seeds"] == PARAMS["leakage"]["seeds"]
+    assert set(PARAMS["sensitivity"]["seeds"]) <= set(PARAMS["comparison"]["seeds"])
+    of = {"variants": "sensitivity", "static": "sensitivity", "sensitivity": "sensitivity", "comparison": "comparison"}
     for stage, section in of.items():
         seeds = [int(seed) for dep in AUDIT[stage]["deps"] for seed in re.findall(r"data/trials/clip-(\d+)", dep)]
         assert seeds == PARAMS[section]["seeds"], stage

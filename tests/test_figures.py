@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.font_manager import findfont, get_font
-from mmdisaster.pages.figures import BOXES, change_plot, concept_bars, contact_sheet, save_figure
 
-from mmdisaster import figures
+from mmdisaster.data import pictures
+from mmdisaster.data.pictures import BOXES, contact_sheet
+from mmdisaster.pages.figures import change_plot, concept_bars, save_figure
 
 SHORT = ["Fire", "Flood", "Storm"]
 LONG = ["a concept whose name is rather a long one", "another whose name is nearly as long as it"]
@@ -90,7 +91,7 @@ def test_other_fonts_are_for_letters_that_ours_lacks(tmp_path, monkeypatch):
     plain = [path.read_bytes() for path in save_figure(bars(SHORT), tmp_path / "plain")]
     known, other = (get_font(findfont(name)).get_charmap() for name in ["DejaVu Sans", "STIXGeneral"])
     letter = next(chr(code) for code in sorted(set(other) - set(known)) if chr(code).isalpha())
-    monkeypatch.setattr(figures, "FALLBACK", ("a font that nobody has", "STIXGeneral"))
+    monkeypatch.setattr(pictures, "FALLBACK", ("a font that nobody has", "STIXGeneral"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure = bars([f"{letter} flood", *SHORT])

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from conftest import ROOT, environment
 from media_files import cut, heard, numbers, picture, write_media
-from mmdisaster.media.media import MediaError, MissingTrack, probe, read_frames, read_waveform, sound_seconds
+
+from mmdisaster.media import sound as reader
+from mmdisaster.media.files import MediaError, MissingTrack, probe
+from mmdisaster.media.frames import read_frames
+from mmdisaster.media.sound import read_waveform, sound_seconds
 from mmdisaster.static.extractors import AudioExtractor
 from mmdisaster.static.soundnet import LONG, RATE, SoundNetFeatures, random_soundnet, soundnet_steps
-
-from mmdisaster import media
 
 FILES = [  # container, codecs of pictures and sound
     ("mp4", "h264", "aac"),
@@ -224,7 +226,7 @@ def test_sound_that_changes_rate_and_channels():
         return float(start), made
 
     frames = [frame(0, 48_000, "stereo", 2), frame(1, 48_000, "5.1", 6), frame(2, 32_000, "mono", 1)]
-    sound = media._placed(media._runs(iter(frames), 22_050), 0.0, 3.0, 22_050)
+    sound = reader._placed(reader._runs(iter(frames), 22_050), 0.0, 3.0, 22_050)
     t = np.arange(3 * 22_050) / 22_050
     assert len(sound) >= 66_100 and np.abs(sound - 0.5 * np.sin(2 * np.pi * 300 * t)[: len(sound)]).mean() < 0.02
 
@@ -321,7 +323,8 @@ import pathlib, re, resource, sys, time
 import numpy as np
 sys.path.insert(0, "tests")
 from media_files import heard, numbers
-from mmdisaster.media import read_frames, read_waveform
+from mmdisaster.media.frames import read_frames
+from mmdisaster.media.sound import read_waveform
 
 path = sys.argv[1]
 begin = time.process_time()

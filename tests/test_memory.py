@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from mmdisaster.static.extractors import AudioExtractor, VisualExtractor
-from mmdisaster.static.store import extract, read_store
 
-from mmdisaster import extractors
+from mmdisaster.data.store import read_store
+from mmdisaster.static import extractors
+from mmdisaster.static.extraction import extract
+from mmdisaster.static.extractors import AudioExtractor, VisualExtractor
 
 MIB = 2**20
 

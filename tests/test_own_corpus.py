@@ -24,7 +24,7 @@ def test_every_table_and_figure_follows(own_run):
     for name in ["table1.csv", "table2.csv", "figure2.csv"]:
         table = pd.read_csv(results / name)
         assert len(table) and not [column for column in table.columns if "aper" in column], name
-    for name in ["figure1", "figure2", "elimination", "curves"]:
+    for name in ["figure1", "figure2", "path", "curves"]:
         assert (results / f"{name}.svg").stat().st_size > 1000
     words = (results / "table2.md").read_text()
     assert "corpus clips.csv of 82 clips" in words and "simulated" not in words
@@ -81,7 +81,7 @@ def test_a_corpus_that_can_not_start_changes_nothing(own_run, tmp_path):
     table.loc[3, "labels"], table.loc[5, "media"] = "Fires", "media/gone.mp4"
     (own_run / "own" / "wrong.csv").write_text(table.to_csv(index=False))
     before = (own_run / "params.yaml").read_bytes()
-    result = command(own_run, "python", "nbs/stages/bring.py", "own/wrong.csv", check=False)
+    result = command(own_run, "python", "tools/bring.py", "own/wrong.csv", check=False)
     assert result.returncode == 1 and (own_run / "params.yaml").read_bytes() == before
     assert "row 7, column 'media': must name an existing file, was 'media/gone.mp4'" in result.stderr
     assert "concept 'Fires' looks like concept 'Fire'" in result.stderr and "A run can't start" in result.stderr
@@ -94,7 +94,7 @@ def brought(folder, path, concepts):
     columns = ["clip_id", "video_id", "media", "text", "labels"]
     pd.DataFrame(rows, columns=columns).to_csv(path, index=False)
     before = (folder / "params.yaml").read_bytes()
-    result = command(folder, "python", "nbs/stages/bring.py", path, check=False)
+    result = command(folder, "python", "tools/bring.py", path, check=False)
     assert "Traceback" not in result.stderr
     if result.returncode:
         assert (folder / "params.yaml").read_bytes() == before
@@ -115,5 +115,5 @@ def test_bringing_manifests(tmp_path):
     assert brought(folder, folder / "data" / "clips.csv", ["Fire", "Water"]) is None
     two = brought(folder, folder / "odd" / "two.csv", ["Damage", "Victim"])
     assert two["concepts"] == ["Damage", "Victim"] and two["manifest"] == "odd/two.csv" and two["watched"] == "odd"
-    command(folder, "python", "nbs/stages/bring.py", "simulated")
+    command(folder, "python", "tools/bring.py", "simulated")
     assert yaml.safe_load((folder / "params.yaml").read_text()) == original

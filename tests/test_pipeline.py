@@ -64,7 +64,7 @@ def test_every_table_and_figure_is_there(first_run):
     assert len(table) == 9 and table["Micro F1 ours"].between(0, 1).all()
     assert table["Micro F1 difference"].to_numpy() == pytest.approx(table["Micro F1 ours"] - table["Micro F1 paper"])
     assert "imulated" in (results / "table2.md").read_text()
-    for name in ["figure1", "figure2", "elimination", "curves"]:
+    for name in ["figure1", "figure2", "path", "curves"]:
         assert (results / f"{name}.svg").stat().st_size > 1000
         assert (results / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
@@ -95,8 +95,8 @@ def test_nothing_to_do_the_second_time(first_run):
 def test_a_change_reruns_what_it_touches_first(first_run):
     before_fusion = {"corpus", "split", "weights", "glove", "features", "temporal", "baseline"}
     assert changed(first_run, figure2={"dpi": 99}) == {"figure2"}
-    after_fuse = changed(first_run, fuse={"C": 0.8})
-    assert "fuse" in after_fuse and not after_fuse & before_fusion
+    after_fusion = changed(first_run, fusion={"C": 0.8})
+    assert "fusion" in after_fusion and not after_fusion & before_fusion
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def learnt(folder):
         for path in sorted((folder / "models").glob("*.safetensors"))
         for name, value in load_file(path).items()
     }
-    fusion = json.loads((folder / "data" / "fuse.json").read_text())
+    fusion = json.loads((folder / "data" / "fusion.json").read_text())
     fusion = {name: fusion[name] for name in ["ranking", "importances", "support", "path", "stops"]}
     histories = {
         path.stem: json.loads(path.read_text()) for path in sorted((folder / "data" / "scores").glob("*.json"))
@@ -151,7 +151,7 @@ def test_nothing_that_is_learnt_has_seen_a_test_clip(first_run, tmp_path):
     run_together(folder, ["glove"], ["features", "modality=audio"])
     run_together(folder, ["features", "modality=text"], ["temporal", "modality=audio"])
     run_together(folder, ["temporal", "modality=text"], ["baseline", "approach=audio"])
-    run_together(folder, ["baseline", "approach=late"], ["fuse"])
+    run_together(folder, ["baseline", "approach=late"], ["fusion"])
     after = learnt(folder)
     assert before[0].keys() == after[0].keys()
     assert [name for name in before[0] if not np.array_equal(before[0][name], after[0][name])] == []
@@ -159,3 +159,17 @@ def test_nothing_that_is_learnt_has_seen_a_test_clip(first_run, tmp_path):
     changed_scores = load_file(folder / "data" / "scores" / "proposed.safetensors")["scores"]
     assert np.array_equal(scores[~test], changed_scores[~test])
     assert not np.array_equal(scores[test], changed_scores[test])  # the test would notice
+
+
+def test_training_by_command_is_the_pipeline(first_run, tmp_path):
+    """The same clips and the same params.yaml: the same test metrics, to the digit."""
+    given = ["data/corpus/manifest.csv", "--settings", "params.yaml", "--out", tmp_path / "model", "--quiet"]
+    result = command(first_run, "mmdisaster", "train", *given)
+    assert "simulated clips" in result.stdout and not result.stderr
+    trained = json.loads((tmp_path / "model" / "model.json").read_text())["provenance"]
+    evaluation = json.loads((first_run / "results" / "evaluate.json").read_text())
+    row = evaluation["test"]["proposed"]
+    assert trained["test"] == {name: row[name]["value"] for name in ["micro_f1", "hamming_loss", "map"]}
+    assert trained["corpus"] == evaluation["provenance"]["corpus"]
+    assert trained["clips"] == evaluation["provenance"]["clips"]
+    assert trained["features"] == evaluation["provenance"]["features"]

@@ -23,6 +23,9 @@ import torch
 from conftest import ROOT, environment
 from filelock import FileLock
 from gensim.models import KeyedVectors, Word2Vec
+from torch.nn import functional as F
+
+from mmdisaster import pretrained
 from mmdisaster.static.inception import InceptionV3, inception_weights, torchvision_models
 from mmdisaster.static.soundnet import SoundNet, SoundNetFeatures, soundnet_weights
 from mmdisaster.weights.download import WeightsError
@@ -37,9 +40,6 @@ from mmdisaster.words.vectors import (
     read_vectors,
     save_vectors,
 )
-from torch.nn import functional as F
-
-from mmdisaster import pretrained
 
 QUICK = {"wait": 0.01, "timeout": 5.0}
 CONTENT = np.random.default_rng(0).bytes(300_000)

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from conftest import ROOT
+
 from mmdisaster.paper.tables import PAPER_TABLE_ONE
 from mmdisaster.simulate.clips import SimulationSettings, scale_counts, simulate_corpus
 

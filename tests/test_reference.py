@@ -4,12 +4,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from sklearn import metrics as sk
+from sklearn.svm import SVC
+
 from mmdisaster.evaluation.metrics import concept_f1, hamming_loss, mean_average_precision, micro_f1
 from mmdisaster.fusion.elimination import RecursiveElimination, apply_stop
 from mmdisaster.fusion.powerset import LabelPowerset, WeightedPowersetSVC, labelset_weights
 from mmdisaster.fusion.ranking import GiniRanking
-from sklearn import metrics as sk
-from sklearn.svm import SVC
 
 
 @pytest.fixture(params=range(5))

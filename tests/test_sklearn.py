@@ -6,13 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
-from mmdisaster.data.sequences import Sequences
-from mmdisaster.fusion.algorithm1 import Algorithm1
-from mmdisaster.fusion.elimination import RecursiveElimination, hold_out
-from mmdisaster.fusion.powerset import LabelPowerset, WeightedPowersetSVC
-from mmdisaster.fusion.ranking import GiniRanking
-from mmdisaster.study.benchmarks import MLkNN
-from mmdisaster.temporal.classifiers import DenseClassifier, TemporalClassifier
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import SkipTestWarning
 from sklearn.linear_model import LogisticRegression
@@ -22,6 +15,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
+
+from mmdisaster.data.sequences import Sequences
+from mmdisaster.fusion.algorithm1 import Algorithm1
+from mmdisaster.fusion.elimination import RecursiveElimination, hold_out
+from mmdisaster.fusion.powerset import LabelPowerset, WeightedPowersetSVC
+from mmdisaster.fusion.ranking import GiniRanking
+from mmdisaster.study.benchmarks import MLkNN
+from mmdisaster.temporal.classifiers import DenseClassifier, TemporalClassifier, load_classifier, save_classifier
 
 EXPECTED_FAILURES = {
     DenseClassifier: {
@@ -273,3 +274,21 @@ def test_sequences_in_a_pipeline():
     assert model[:-1].get_feature_names_out().tolist() == [f"temporalclassifier{i}" for i in range(6)]
     with pytest.raises(TypeError, match="X must be Sequences, was ndarray"):
         model.predict(np.ones((2, 3)))
+
+
+def test_networks_check_their_parameters_by_the_settings(labelled):
+    X, Y = labelled
+    said = r"DenseClassifier: 2 problems\n  max_epochs: must be a whole number .*, was 0\n  dropout: .*, was 1.0"
+    with pytest.raises(ValueError, match=said):
+        DenseClassifier(max_epochs=0, dropout=1.0).fit(X, Y)
+    with pytest.raises(ValueError, match="hidden: must be a whole number from 1 to 65,536, was 0"):
+        DenseClassifier(hidden=(8, 0)).fit(X, Y)
+
+
+def test_networks_are_quiet(labelled, capfd, tmp_path):
+    """Progress is shown where `verbose` asks for it, which is nothing that a file keeps."""
+    loud = DenseClassifier(max_epochs=2, verbose=True).fit(*labelled)
+    assert load_classifier(save_classifier(tmp_path / "d.safetensors", loud)).verbose is False
+    capfd.readouterr()
+    DenseClassifier(max_epochs=2).fit(*labelled).predict(labelled[0])
+    assert capfd.readouterr() == ("", "")

@@ -1,24 +1,26 @@
-"""The launcher refuses wrong params, normalises what it writes, and leaves nothing behind when a cell fails."""
+"""The launcher checks settings first, normalises what it writes, and leaves nothing behind when a cell fails."""
 
+import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import nbformat
 import psutil
 import pytest
+from conftest import ROOT
 
-RUN = Path(__file__).resolve().parents[1] / "nbs" / "stages" / "run.py"
+PARAMETERS = 'params = "params.yaml"'
+READ = "from mmdisaster.settings import read_settings\nsettings = read_settings(params)"
 
 
 def write_stage(root, name, parameters, *cells):
     """A stage notebook with one parameters cell and the given code cells."""
-    notebook = nbformat.v4.new_notebook(
-        metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
-    )
+    kernel = {"name": "python3", "display_name": "python3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernel})
     notebook.cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})]
     notebook.cells += [nbformat.v4.new_code_cell(cell) for cell in cells]
     nbformat.write(notebook, root / "nbs" / "stages" / f"{name}.ipynb")
@@ -26,24 +28,26 @@ def write_stage(root, name, parameters, *cells):
 
 @pytest.fixture
 def project(tmp_path):
-    """A project of one stage, `double`, that writes twice its param."""
+    """A project of one stage, `double`, that writes twice a setting."""
     (tmp_path / "nbs" / "stages").mkdir(parents=True)
-    shutil.copy(RUN, tmp_path / "nbs" / "stages")
-    (tmp_path / "params.yaml").write_text("double:\n  value: 21\n")
+    (tmp_path / "tools").mkdir()
+    shutil.copy(ROOT / "tools" / "stage.py", tmp_path / "tools")
+    (tmp_path / "params.yaml").write_text("report:\n  largest: 21\n")
     write_stage(
-        tmp_path, "double", "value = 1",
-        "import sys, time\nprint('noise', time.time(), file=sys.stderr)\nprint(value * 2)",
-        "open('out.txt', 'w').write(str(value * 2))",
+        tmp_path, "double", PARAMETERS, READ,
+        "import sys, time\nprint('noise', time.time(), file=sys.stderr)\nprint(settings.report.largest * 2)",
+        "open('out.txt', 'w').write(str(settings.report.largest * 2))",
     )  # fmt: skip
     return tmp_path
 
 
-def run(project, *arguments):
-    command = [sys.executable, project / "nbs" / "stages" / "run.py", *arguments]
-    return subprocess.run(command, cwd=project, capture_output=True, text=True)
+def run(project, *arguments, **variables):
+    command = [sys.executable, project / "tools" / "stage.py", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, env=environment)
 
 
-def test_runs_with_its_section_and_writes_equal_bytes_twice(project):
+def test_runs_with_its_settings_and_writes_equal_bytes_twice(project):
     first = run(project, "double")
     assert first.returncode == 0, first.stderr
     assert (project / "out.txt").read_text() == "42"
@@ -52,32 +56,40 @@ def test_runs_with_its_section_and_writes_equal_bytes_twice(project):
     outputs = [out for cell in nbformat.reads(executed.decode(), as_version=4).cells for out in cell.get("outputs", [])]
     assert [out.get("text") for out in outputs] == ["42\n", None]
     assert "noise" in first.stderr  # progress is shown while it runs
-    assert run(project, "double").returncode == 0
+    second = run(project, "double", "--quiet")
+    assert second.returncode == 0 and second.stderr == ""
     assert report.read_bytes() == executed
 
 
+def test_everything_that_is_wrong_with_settings_is_said_before_any_work(project):
+    (project / "params.yaml").write_text("report: {largest: 0, larges: 3}\nfuse: {C: 0.8}\n")
+    result = run(project, "double")
+    assert result.returncode == 2 and result.stderr.startswith("params.yaml: 3 problems\n")
+    assert "report.largest: must be a whole number from 1 to 1,000, was 0" in result.stderr
+    assert "report.larges: is unknown; did you mean 'largest'?" in result.stderr
+    assert "fuse: is unknown; did you mean 'fusion'?" in result.stderr and "Traceback" not in result.stderr
+    assert not (project / "reports").exists()
+
+
 @pytest.mark.parametrize(
-    "params, message",
+    "arguments, message",
     [
-        ("double: {valeu: 21}", "unknown param 'valeu'"),
-        ("double: {}", "param 'value' is missing"),
-        ("double: {value: '21'}", "param 'value' must be of type int, was '21'"),
-        ("single: {value: 1}", "no section 'double'"),
+        (["dobule"], "no stage 'dobule'; stages are divided, double"),
+        (["divided"], "'modality' is missing, as in modality=visual"),
+        (["divided", "modality=audio", "speed=2"], "unknown value 'speed'; the notebook takes modality"),
+        (["double", "params=other.yaml"], "unknown value 'params'; the notebook takes none"),
     ],
 )
-def test_refuses_params_that_do_not_fit(project, params, message):
-    (project / "params.yaml").write_text(params)
-    result = run(project, "double")
+def test_refuses_what_the_notebook_does_not_take(project, arguments, message):
+    write_stage(project, "divided", f"{PARAMETERS}\nmodality = 'visual'", "print(modality)")
+    result = run(project, *arguments)
     assert result.returncode == 2 and message in result.stderr
     assert not (project / "reports").exists()
 
 
-def test_unknown_stage_names_the_known_ones(project):
-    result = run(project, "dobule")
-    assert result.returncode == 2 and "stages are double" in result.stderr
-
-
-def test_a_notebook_without_parameters_cell_is_refused(project):
+def test_a_notebook_without_parameters_is_refused(project):
+    write_stage(project, "double", "value = 1")
+    assert "as in params = 'params.yaml'" in run(project, "double").stderr
     notebook = nbformat.read(project / "nbs" / "stages" / "double.ipynb", as_version=4)
     notebook.cells[0].metadata = {}
     nbformat.write(notebook, project / "nbs" / "stages" / "double.ipynb")
@@ -85,30 +97,50 @@ def test_a_notebook_without_parameters_cell_is_refused(project):
     assert result.returncode == 2 and "exactly one cell tagged 'parameters'" in result.stderr
 
 
-def test_matrix_values_and_divided_sections(project):
-    (project / "params.yaml").write_text("divided: {visual: {frames: 8}, audio: {}}\nshared: {units: 64}\n")
-    write_stage(project, "divided", "modality = 'visual'\noptions = {}", "print(modality, options)")
-    write_stage(project, "shared", "modality = 'visual'\nunits = 1", "print(modality, units)")
-    assert run(project, "divided", "modality=visual").stdout.strip() == "visual {'frames': 8}"
-    assert run(project, "divided", "modality=audio").stdout.strip() == "audio {}"
-    assert run(project, "shared", "modality=audio").stdout.strip() == "audio 64"
-    assert (project / "reports" / "shared-audio.ipynb").is_file()
+def test_matrix_values_name_the_report(project):
+    write_stage(project, "divided", f"{PARAMETERS}\nmodality = 'visual'", "print(modality, params)")
+    assert run(project, "divided", "modality=audio").stdout.strip() == "audio params.yaml"
+    assert (project / "reports" / "divided-audio.ipynb").is_file()
 
 
 def test_a_failing_cell_leaves_a_traceback_and_nothing_else(project):
-    write_stage(project, "double", "value = 1", "def halve(x):\n    return x / (value - 21)\nhalve(3)")
+    write_stage(project, "double", PARAMETERS, "def halve(x):\n    return x / (len(params) - 11)\nhalve(3)")
     result = run(project, "double")
     assert result.returncode == 1
     assert "halve(3)" in result.stderr and "ZeroDivisionError" in result.stderr
     assert list((project / "reports").iterdir()) == []
 
 
+def test_an_error_that_says_what_to_do_is_printed_alone(project):
+    failing = "from mmdisaster.settings import SettingsError\nraise SettingsError('clips.csv', ['row 3: is empty'])"
+    write_stage(project, "double", PARAMETERS, failing)
+    result = run(project, "double", "--quiet")
+    assert result.returncode == 1 and result.stderr == "stage double: clips.csv: 1 problem\n  row 3: is empty\n"
+
+
+def test_another_kernel_or_profile_of_the_user_does_not_matter(project, tmp_path):
+    """Kernels on JUPYTER_PATH, start-up files and figure settings of whoever runs a stage change nothing."""
+    user = tmp_path / "user"
+    for folder in ["kernels/python3", "profile_default/startup"]:
+        (user / folder).mkdir(parents=True)
+    kernel = {"argv": ["false"], "display_name": "other", "language": "python"}
+    (user / "kernels" / "python3" / "kernel.json").write_text(json.dumps(kernel))
+    (user / "profile_default" / "startup" / "00.py").write_text("raise SystemExit(3)")
+    (user / "startup.py").write_text("max = min")
+    (user / "matplotlibrc").write_text("savefig.dpi: 7\n")
+    write_stage(project, "double", PARAMETERS, "import sys, matplotlib as m\nprint(sys.executable, max(1, 2), m.rcParams['savefig.dpi'])")
+    mine = {name: str(user) for name in ["JUPYTER_PATH", "JUPYTER_DATA_DIR", "IPYTHONDIR", "MPLCONFIGDIR"]}
+    result = run(project, "double", **mine, PYTHONSTARTUP=str(user / "startup.py"))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"{sys.executable} 2 figure\n"
+
+
 def test_a_terminated_stage_takes_its_kernel_along(project):
-    write_stage(
-        project, "double", "value = 1", "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(60)"
-    )
-    process = subprocess.Popen([sys.executable, project / "nbs" / "stages" / "run.py", "double"], cwd=project)
-    deadline = time.time() + 30
+    waiting = "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(60)"
+    write_stage(project, "double", PARAMETERS, waiting)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, project / "tools" / "stage.py", "double"], cwd=project, env=environment)
+    deadline = time.time() + 60
     while not (project / "pid").exists() or not (project / "pid").read_text():
         assert time.time() < deadline
         time.sleep(0.1)

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
+
 from .counts import _solutions
 from ..paper.tables import PAPER_TABLE_ONE
-from scipy import stats
 
 
 # %% ../../nbs/5_doubt/03_bounds.ipynb #23-132

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+
 from ..paper.tables import APPROACHES, METRICS, PAPER_TABLE_ONE
 
 # %% ../../nbs/5_doubt/04_checks.ipynb #23-145

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
+
 from ..core import one_of, progress
 from ..paper.tables import APPROACHES, METRICS
-from scipy import stats
 
 # %% ../../nbs/5_doubt/01_counts.ipynb #23-011
 DIGITS = 4  # that Table II prints; it drops zeros at the end

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+
 from .counts import _SCALE, CLIPS, DIGITS, MAP_CONVENTIONS, RULES, SHARES, _solutions, interval
 from ..core import one_of
 from ..paper.tables import APPROACHES, METRICS

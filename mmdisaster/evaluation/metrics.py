@@ -10,6 +10,7 @@ __all__ = ['hamming_loss', 'micro_f1', 'concept_f1', 'average_precision', 'mean_
 from collections.abc import Callable
 
 import numpy as np
+
 from ..settings.sections import Evaluate
 
 _DEFAULT = Evaluate()

@@ -7,6 +7,7 @@ __all__ = ['evaluate']
 
 # %% ../../nbs/4_experiment/02_rows.ipynb #18-004
 import numpy as np
+
 from .metrics import bootstrap_interval, concept_f1, hamming_loss, mean_average_precision, micro_f1
 from ..settings.sections import Evaluate
 

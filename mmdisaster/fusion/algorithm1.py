@@ -10,6 +10,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted, validate_data
+
 from ..core import derive_seed
 from ..data.labels import LabelCoding
 from .elimination import Data, RecursiveElimination, training_and_validation
@@ -17,12 +24,6 @@ from .powerset import WeightedPowersetSVC
 from .ranking import Ranking, gini_ranking, permutation_ranking
 from ..settings.reading import check_section
 from ..settings.sections import Fusion
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
-from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 _DEFAULT = Fusion()
 

@@ -14,6 +14,13 @@ import numpy as np
 import pandas as pd
 from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 from joblib import Parallel, delayed, effective_n_jobs
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
+from sklearn.feature_selection import SelectorMixin
+from sklearn.utils import Tags, get_tags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
+from threadpoolctl import threadpool_limits
+
 from ..core import progress
 from ..data.labels import check_labels
 from ..evaluation.metrics import hamming_loss, mean_average_precision, micro_f1
@@ -21,12 +28,6 @@ from .powerset import WeightedPowersetSVC
 from .ranking import GiniRanking
 from ..settings.reading import check_section
 from ..settings.sections import Fusion
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
-from sklearn.feature_selection import SelectorMixin
-from sklearn.utils import Tags, get_tags
-from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
-from threadpoolctl import threadpool_limits
 
 _DEFAULT = Fusion()
 

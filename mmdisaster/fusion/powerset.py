@@ -9,14 +9,15 @@ __all__ = ['LabelPowerset', 'inverse_frequency', 'labelset_weights', 'one_vs_res
 from typing import Self
 
 import numpy as np
-from ..data.labels import LabelCoding, check_labels
-from ..settings.reading import check_section
-from ..settings.sections import Fusion
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.svm import SVC
 from sklearn.utils import Tags, gen_batches
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+
+from ..data.labels import LabelCoding, check_labels
+from ..settings.reading import check_section
+from ..settings.sections import Fusion
 
 _DEFAULT = Fusion()
 

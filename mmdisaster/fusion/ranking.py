@@ -9,15 +9,16 @@ __all__ = ['gini_impurity', 'Ranking', 'rank_by', 'gini_ranking', 'GiniRanking',
 from typing import NamedTuple, Self
 
 import numpy as np
-from ..data.labels import LabelCoding, check_labels
-from ..evaluation.metrics import micro_f1
-from ..settings.reading import check_section
-from ..settings.sections import Fusion
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.inspection import permutation_importance
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_array, check_consistent_length, validate_data
+
+from ..data.labels import LabelCoding, check_labels
+from ..evaluation.metrics import micro_f1
+from ..settings.reading import check_section
+from ..settings.sections import Fusion
 
 _DEFAULT = Fusion()
 

@@ -15,9 +15,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
 from ..core import refused
 from ..paper.tables import PAPER_TABLE_ONE
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # %% ../../nbs/7_ground/02_settings.ipynb #s-006
 def knob(
@@ -130,7 +131,7 @@ class VisualWeights(Section):
 
     source: str = knob("random", "random, imagenet, or a file",
                        "our choice at laptop scale: nothing to download; paper §III-A: imagenet. Or a file", min_length=1)  # fmt: skip
-    sha256: str = knob("", "of that file; random and known weights need none", pattern="^([0-9a-f]{64})?$")
+    sha256: str = knob("", "SHA-256 of that file, 64 hexadecimal digits; empty: random and known weights need none", pattern="^([0-9a-f]{64})?$")
     frames: int = knob(8, "frames per calibration clip", ge=1, le=10_000)
     size: int = knob(107, "height and width of those frames in pixels", "our choice: as features.visual.size", ge=75, le=4096)
     shift: float = knob(2.0, "β of the batch norms of random weights", ge=-100, le=100)
@@ -143,7 +144,7 @@ class AudioWeights(Section):
     source: str = knob("random", "random, soundnet, distilled, or a file",
                        "our choice at laptop scale; paper §III-A: soundnet. Or distilled (`make distillation`), or a file",
                        min_length=1)  # fmt: skip
-    sha256: str = knob("", "of that file, or of distilled weights; random and known weights need none",
+    sha256: str = knob("", "SHA-256 of that file, or of distilled weights, 64 hexadecimal digits; empty: others need none",
                        pattern="^([0-9a-f]{64})?$")  # fmt: skip
     shift: float = knob(2.0, "β of the batch norms of random weights", "our choice: likewise", ge=-100, le=100)
     seed: int = seed_knob("of random weights")
@@ -162,7 +163,7 @@ class Glove(Section):
     source: str = knob("trained", "trained, glove-wiki-gigaword-300 and the like, or a file",
                        "our choice at laptop scale; paper §III-A: pretrained, such as glove-wiki-gigaword-300. Or a file",
                        min_length=1)  # fmt: skip
-    sha256: str = knob("", "of that file; trained and known vectors need none", pattern="^([0-9a-f]{64})?$")
+    sha256: str = knob("", "SHA-256 of that file, 64 hexadecimal digits; empty: trained and known vectors need none", pattern="^([0-9a-f]{64})?$")
     dim: int = knob(50, "values per word", "our choice: a few hundred descriptions carry no more", ge=1, le=10_000)
     window: int = knob(10, "largest distance in words that counts as near", "Pennington et al. 2014", ge=1, le=10_000)
     min_count: int = knob(2, "how often a word must occur", "our choice: a word seen once has hardly a neighbourhood",

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from ..core import atomic_path, derive_seed, one_of, progress
-from ..media.media import write_clip
+from ..media.writing import write_clip
 from ..paper.tables import PAPER_TABLE_ONE
 from .evidence import CONCEPTS
 from .scenes import simulate_frames

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from ..paper.tables import PAPER_TABLE_ONE
 
 # %% ../../nbs/3_data/simulated/01_evidence.ipynb #04-008

@@ -11,8 +11,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from .evidence import pick
 from PIL import Image, ImageDraw, ImageFont
+
+from .evidence import pick
 
 
 # %% ../../nbs/3_data/simulated/02_painters.ipynb #04-016

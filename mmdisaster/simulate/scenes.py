@@ -9,6 +9,8 @@ __all__ = ['simulate_frames']
 from collections.abc import Callable
 
 import numpy as np
+from PIL import Image, ImageChops
+
 from ..core import derive_seed, one_of
 from .evidence import CONCEPTS, Evidence, pick, simulate_evidence
 from mmdisaster.simulate.painters import (
@@ -28,7 +30,6 @@ from mmdisaster.simulate.painters import (
     _tint,
     _victim,
 )
-from PIL import Image, ImageChops
 
 # %% ../../nbs/3_data/simulated/03_scenes.ipynb #04-041
 def _ramp(top: _Colour, bottom: _Colour, width: int, height: int) -> Image.Image:

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
-from ..core import derive_seed, one_of
-from .evidence import CONCEPTS, pick, simulate_evidence
 from scipy.fft import irfft
 from scipy.signal import lfilter
+
+from ..core import derive_seed, one_of
+from .evidence import CONCEPTS, pick, simulate_evidence
 
 # %% ../../nbs/3_data/simulated/04_sounds.ipynb #05-008
 _Sound = Callable[[np.random.Generator, int, int], np.ndarray]  # generator, samples, sample rate → waveform

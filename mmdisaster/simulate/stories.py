@@ -9,6 +9,7 @@ __all__ = ['simulate_description']
 import re
 
 import numpy as np
+
 from ..core import derive_seed, one_of
 from .evidence import CONCEPTS, pick, simulate_evidence
 

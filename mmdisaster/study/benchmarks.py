@@ -17,12 +17,6 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold, MultilabelStratifiedShuffleSplit
-from ..data.labels import LabelCoding
-from ..evaluation.metrics import hamming_loss, micro_f1
-from ..fusion.elimination import RecursiveElimination
-from ..fusion.powerset import WeightedPowersetSVC
-from ..fusion.ranking import GiniRanking
-from ..settings.sections import Benchmarks
 from scipy.io import arff
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import fetch_openml
@@ -35,6 +29,13 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ..data.labels import LabelCoding
+from ..evaluation.metrics import hamming_loss, micro_f1
+from ..fusion.elimination import RecursiveElimination
+from ..fusion.powerset import WeightedPowersetSVC
+from ..fusion.ranking import GiniRanking
+from ..settings.sections import Benchmarks
 
 _DEFAULT = Benchmarks()
 

@@ -13,10 +13,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
+
 from ..core import one_of
 from ..data.split import Split
 from ..evaluation.metrics import concept_f1
-from scipy import stats
 
 # %% ../../nbs/5_doubt/06_comparison.ipynb #24-008
 class Difference(NamedTuple):

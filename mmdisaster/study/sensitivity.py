@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
 from ..audit.register import REGISTER
 from .comparison import corrected_t_test, corrected_welch_test
 from .trials import ABLATIONS

@@ -19,12 +19,13 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from tqdm import tqdm
+
 from mmdisaster.core import (
     load_json,
     one_of,
     save_json,
 )
-from tqdm import tqdm
 
 # %% ../../nbs/6_use/02_download.ipynb #28-025
 class WeightsError(ValueError):

@@ -18,6 +18,9 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
+from safetensors import SafetensorError
+
 from mmdisaster.core import (
     digest_arrays,
     digest_file,
@@ -28,11 +31,10 @@ from mmdisaster.core import (
     save_arrays,
     save_json,
 )
-from ..static.inception import inception_weights, read_weights
+from ..static.inception import inception_weights
+from ..static.networks import read_weights
 from .download import WeightsError, _drop, check_digest, download
 from .formats import read_soundnet_npy, read_soundnet_pth
-from platformdirs import user_cache_path
-from safetensors import SafetensorError
 
 # %% ../../nbs/6_use/03_published.ipynb #28-025bx
 @dataclass(frozen=True)

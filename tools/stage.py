@@ -1,0 +1,149 @@
+"""Run one stage notebook:  python tools/stage.py STAGE [name=value ...] [--quiet]
+
+Before any work params.yaml is read and checked as a whole: exit status 2 with everything that is wrong with it. The
+notebook reads its settings there itself and receives the name=value pairs of the stage's matrix. The executed notebook
+goes to reports/STAGE[-value].ipynb, normalised: equal runs give equal bytes. When a cell fails, its traceback is
+printed, nothing is written there, and the exit status is 1. Progress is shown on standard error, unless --quiet.
+"""
+
+import ast
+import os
+import signal
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+# nbformat validates through jsonschema, which loads a checker of internationalised addresses where there is one: 2.5 s
+# to build its grammar, for a format that notebooks don't use. Where there is none, jsonschema does without.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
+import nbformat  # noqa: E402
+
+from mmdisaster.settings.reading import SettingsError, read_settings  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+STAGES = ROOT / "nbs" / "stages"
+PARAMS = "params"  # the line of the parameters cell that names the file of settings
+# Errors that say what to do: their message alone is printed, without a traceback.
+SAYS_ALL = {"SettingsError", "ManifestError", "ExtractionError", "MediaError", "WeightsError", "ModelError"}
+
+
+class StageError(Exception):
+    """What stops a stage before its first cell."""
+
+
+def read_parameters(notebook: nbformat.NotebookNode, name: str) -> dict:
+    """Names and values in the one cell tagged `parameters`: the file of settings, and a stage's matrix."""
+    cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise StageError(f"{name} must have exactly one cell tagged 'parameters', has {len(cells)}")
+    found = {}
+    for statement in ast.parse(cells[0].source).body:
+        if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Name):
+            raise StageError(
+                f"{name}: the parameters cell may hold only 'name = literal' lines, has {ast.unparse(statement)!r}"
+            )
+        found[statement.targets[0].id] = ast.literal_eval(statement.value)
+    if not isinstance(found.get(PARAMS), str):
+        raise StageError(f"{name}: the parameters cell must name the file of settings, as in {PARAMS} = 'params.yaml'")
+    return found
+
+
+def check_names(given: dict[str, str], wanted: dict) -> None:
+    """Refuse a matrix value that the notebook does not know, and a missing one."""
+    names = [name for name in wanted if name != PARAMS]
+    for name in given:
+        if name not in names:
+            raise StageError(f"unknown value {name!r}; the notebook takes {', '.join(names) or 'none'}")
+    for name in names:
+        if name not in given:
+            raise StageError(f"{name!r} is missing, as in {name}={wanted[name]}")
+
+
+def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Drop what differs between equal runs: times, random ids, progress on standard error."""
+    notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec",) if key in notebook.metadata}
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number:03d}"
+        cell.metadata = {key: cell.metadata[key] for key in ("tags",) if cell.metadata.get(key)}
+        if cell.cell_type == "code":
+            cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
+            for output in cell.outputs:
+                output.pop("metadata", None) if output.output_type == "stream" else output.update(metadata={})
+    return notebook
+
+
+def explain(error) -> str:
+    """The failed cell and the traceback, or the message alone where it says what to do."""
+    if error.ename in SAYS_ALL:
+        return error.evalue
+    source = "\n".join(f"    {line}" for line in error.source.splitlines())
+    return "\n".join([f"cell {error.exec_count} failed:", source, "", *error.traceback])
+
+
+def use_own_kernel(folder: str) -> None:
+    """Let the kernel be this Python's, without kernels, profile and figure settings of whoever runs it."""
+    for name in ["JUPYTER_PATH", "PYTHONSTARTUP"]:
+        os.environ.pop(name, None)
+    os.environ |= {"JUPYTER_DATA_DIR": folder, "JUPYTER_PREFER_ENV_PATH": "1", "IPYTHONDIR": folder}
+    os.environ |= {"MATPLOTLIBRC": os.devnull, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+
+
+def run_stage(stage: str, variant: dict[str, str], quiet: bool = False) -> Path:
+    """Check, execute, normalise, write; returns the path of the executed notebook."""
+    template = STAGES / f"{stage}.ipynb"
+    if not template.is_file():
+        known = ", ".join(sorted(path.stem for path in STAGES.glob("*.ipynb")))
+        raise StageError(f"no stage {stage!r}; stages are {known}")
+    notebook = nbformat.read(template, as_version=4)
+    parameters = read_parameters(notebook, template.name)
+    check_names(variant, parameters)
+    read_settings(parameters[PARAMS])
+
+    import papermill  # after the checks: it takes a second
+
+    report = ROOT / "reports" / f"{'-'.join([stage, *variant.values()])}.ipynb"
+    report.parent.mkdir(exist_ok=True)
+    raw = report.with_name(f".{report.stem}.{os.getpid()}.tmp.ipynb")
+    try:
+        with TemporaryDirectory() as folder:
+            use_own_kernel(folder)
+            papermill.execute_notebook(
+                template, raw, variant, kernel_name="python3", cwd=ROOT, progress_bar=False,
+                stdout_file=sys.stdout, stderr_file=None if quiet else sys.stderr,
+                extra_arguments=["--log-level=ERROR"],
+            )  # fmt: skip
+        nbformat.write(normalise(nbformat.read(raw, as_version=4)), raw)
+        os.replace(raw, report)
+    finally:
+        raw.unlink(missing_ok=True)
+    return report
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status 0: done; 1: a cell failed; 2: refused before the first cell."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the notebook's kernel is shut down, too
+    words = [word for word in arguments if word != "--quiet"]
+    if not words or not all("=" in pair for pair in words[1:]):
+        print(__doc__, file=sys.stderr)
+        return 2
+    stage, variant = words[0], dict(pair.split("=", 1) for pair in words[1:])
+    os.chdir(ROOT)
+    try:
+        run_stage(stage, variant, "--quiet" in arguments)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except StageError as error:
+        print(f"stage {stage}: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if type(error).__name__ != "PapermillExecutionError":
+            raise
+        print(f"stage {' '.join(words)}: {explain(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
