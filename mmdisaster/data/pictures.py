@@ -8,6 +8,7 @@ __all__ = ['LOOK', 'FALLBACK', 'BOXES', 'missing_letters', 'use_other_fonts', 'c
 # %% ../../nbs/3_data/12_pictures.ipynb #p-003
 import unicodedata
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,7 +17,7 @@ from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.text import Text
 
 # %% ../../nbs/3_data/12_pictures.ipynb #p-005
-LOOK = {"font.family": "DejaVu Sans", "text.parse_math": False}  # of all text in figures
+LOOK: Any = {"font.family": "DejaVu Sans", "text.parse_math": False}  # of all text in figures
 
 # %% ../../nbs/3_data/12_pictures.ipynb #p-007
 def missing_letters(
