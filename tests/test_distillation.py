@@ -9,6 +9,7 @@ from conftest import ROOT
 from mmdisaster.core import load_provenance
 from mmdisaster.data.sequences import Sequences
 from mmdisaster.media.media import read_waveform
+from mmdisaster.settings.sections import AudioWeights
 from mmdisaster.static.extractors import make_weights
 from mmdisaster.static.soundnet import HEADS, RATE, SoundNetFeatures, random_soundnet, soundnet_weights
 from mmdisaster.study.distillation import (
@@ -163,8 +164,8 @@ def test_a_control_gets_the_same_posteriors_for_other_clips(corpus, monkeypatch)
 def test_lessons_do_not_begin_with_distilled_weights(distilled, tmp_path):
     path = save_distilled(tmp_path / "distilled-audio.safetensors", distilled, QUICK, {})
     for source in ("distilled", "distilled-audio.safetensors"):  # the param's name, and a path to the same file
-        options = {"source": source, "shift": 0.0, "seed": 1}
-        made = make_weights("audio", options, tmp_path, tmp_path / "weights-audio.safetensors", path)
+        settings = AudioWeights(source=source, shift=0.0, seed=1)
+        made = make_weights("audio", settings, tmp_path, tmp_path / "weights-audio.safetensors", path)
         with pytest.raises(WeightsError, match=f"weights.audio.source must be .*, was '{source}'"):
             read_start(made)
 

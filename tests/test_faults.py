@@ -13,6 +13,7 @@ from mmdisaster.data.manifest import ManifestError, read_manifest
 from mmdisaster.data.split import split_clips
 from mmdisaster.fusion.algorithm1 import FusionSettings, fit_fusion
 from mmdisaster.media.media import MediaError, read_frames, read_waveform, write_clip
+from mmdisaster.settings.sections import Glove
 from mmdisaster.static.store import ExtractionError, extract, write_failures
 from mmdisaster.words.vectors import make_vectors
 
@@ -238,5 +239,5 @@ def test_a_machine_for_each_concept_needs_both_sides_of_it():
 def test_vectors_that_know_no_word(tmp_path):
     (tmp_path / "upper.txt").write_text("WATER 1 2\nFIRE 3 4\n")
     with pytest.raises(ValueError, match="upper.txt: must know words of the descriptions, know 'WATER', 'FIRE' … only"):
-        make_vectors({"source": str(tmp_path / "upper.txt")}, ["water and fire", None])
-    assert make_vectors({"source": str(tmp_path / "upper.txt")}, ["", None]).words_ == ["WATER", "FIRE"]
+        make_vectors(Glove(source=str(tmp_path / "upper.txt")), ["water and fire", None])
+    assert make_vectors(Glove(source=str(tmp_path / "upper.txt")), ["", None]).words_ == ["WATER", "FIRE"]

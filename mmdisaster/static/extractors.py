@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+
 from ..core import digest_arrays, digest_file, digest_json, load_arrays, save_arrays
 from ..media.media import MissingTrack, read_frames, read_waveform, sound_seconds
 from ..settings.sections import AudioFeatures, AudioWeights, TextFeatures, VisualFeatures, VisualWeights

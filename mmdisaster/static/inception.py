@@ -13,6 +13,8 @@ from types import ModuleType
 
 import numpy as np
 import torch
+from torch import nn
+
 from ..core import digest_arrays
 from ..devices import pick_device
 from ..settings.sections import VisualFeatures, VisualWeights
@@ -26,7 +28,6 @@ from mmdisaster.static.networks import (
     read_weights,
     wanted_arrays,
 )
-from torch import nn
 
 _WEIGHTS, _FEATURES = VisualWeights(), VisualFeatures()  # defaults
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
+
 from ..core import digest_arrays
 from ..devices import pick_device
 from ..settings.sections import AudioFeatures, AudioWeights
@@ -27,7 +29,6 @@ from mmdisaster.static.networks import (
     read_weights,
     wanted_arrays,
 )
-from torch import nn
 
 _WEIGHTS, _FEATURES = AudioWeights(), AudioFeatures()  # defaults
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from ..static.networks import check_arrays, read_weights, wanted_arrays
 from ..static.soundnet import LAYERS, SoundNet
 from ..words.pickles import unpickle_arrays

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 import scipy.sparse as sp
+
 from ..settings.sections import Glove, TextFeatures
 from .tokens import WordVectors
 

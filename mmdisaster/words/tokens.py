@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 from gensim.models import KeyedVectors
 from gensim.parsing.preprocessing import STOPWORDS
-from ..settings.reading import check_section
-from ..settings.sections import Glove, TextFeatures
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
+
+from ..settings.reading import check_section
+from ..settings.sections import Glove, TextFeatures
 
 _DEFAULT = Glove()
 
