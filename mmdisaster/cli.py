@@ -19,19 +19,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from mmdisaster.data.clips import Clip
+    from mmdisaster.settings.tree import Settings
 
+    from mmdisaster.data.clips import Clip
     from mmdisaster.model.prediction import Prediction
-    from mmdisaster.settings.sections import Settings
 
 # %% ../nbs/6_use/07_cli.ipynb #32-012
 def _check(arguments: argparse.Namespace) -> int:
+    from mmdisaster.settings.tree import Settings
+
     from mmdisaster.data.inspection import format_problems, inspect_corpus
-    from mmdisaster.settings.sections import Settings
 
     given, media = arguments.max_failures, not arguments.no_media
     most = Settings().features.visual.max_failures if given is None else given
-    found = inspect_corpus(arguments.manifest, arguments.concepts, media, max_failures=most, verbose=not arguments.quiet)
+    found = inspect_corpus(
+        arguments.manifest, arguments.concepts, media, max_failures=most, verbose=not arguments.quiet
+    )
     print(format_problems(found))
     return 0 if found.can_start else 1
 
@@ -145,7 +148,9 @@ def _predict(arguments: argparse.Namespace) -> int:
     from mmdisaster.model.folder import load_model
 
     clips = _clips(arguments)
-    predictions = load_model(arguments.model, arguments.device or "cpu").predict(clips, max_failures=1.0, verbose=not arguments.quiet)
+    predictions = load_model(arguments.model, arguments.device or "cpu").predict(
+        clips, max_failures=1.0, verbose=not arguments.quiet
+    )
     failed = [p for p in predictions if p.failure is not None]
     if arguments.json or len(failed) < len(predictions):
         print(format_json(predictions) if arguments.json else format_text(predictions))

@@ -31,11 +31,11 @@ SMALL = {  # the same pipeline on 60 clips
     "glove": {"epochs": 3},
     "temporal": {"max_epochs": 2},
     "baseline": {"max_epochs": 2},
-    "fuse": {"n_trees": 20},
+    "fusion": {"n_trees": 20},
     "evaluate": {"resamples": 50},
     "audit": {"clips": [290, 330], "tables": 20},
-    "compare": {"resamples": 50},
-    "distil": {"seeds": [2019, 2020], "k": 4, "share": 0.5, "components": 4, "max_epochs": 1, "seconds": 0.5},
+    "comparison": {"resamples": 50},
+    "distillation": {"seeds": [2019, 2020], "k": 4, "share": 0.5, "components": 4, "max_epochs": 1, "seconds": 0.5},
 }
 
 
@@ -50,10 +50,10 @@ def merge(params, changes):
 
 def copy_project(target):
     """A fresh copy of the project's own files, with DVC ready and the small params."""
-    for name in ["nbs", "mmdisaster"]:
+    for name in ["nbs", "mmdisaster", "tools"]:
         shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
     shutil.copytree(ROOT / "audit", target / "audit", ignore=shutil.ignore_patterns("dvc.lock"))
-    for name in ["dvc.yaml", "README.md", "Makefile"]:
+    for name in ["dvc.yaml", ".dvcignore", "README.md", "Makefile"]:
         shutil.copy(ROOT / name, target / name)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     merge(params, SMALL)
@@ -101,8 +101,14 @@ RUNS = {
 STARTED = pytest.StashKey[dict]()
 
 
+SLOW = {"test_lessons"}  # files of more than half a minute; `make check` leaves them out
+
+
 def pytest_collection_modifyitems(items):
-    """Tests that wait for a run of the small pipeline come last, those that wait for the longest at the very end."""
+    """Mark what is slow. Tests that wait for a run of the small pipeline come last, for the longest at the very end."""
+    for item in items:
+        if item.path.stem in SLOW or set(RUNS) & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: [name in item.fixturenames for name in reversed(RUNS)])
 
 

@@ -4,4 +4,4 @@ from conftest import ROOT, command
 
 
 def test_lessons():
-    command(ROOT, "nbdev_test", "--n_workers", "2")
+    command(ROOT, "python", "tools/lessons.py")

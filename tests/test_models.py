@@ -16,12 +16,13 @@ import pandas as pd
 import pytest
 import skops.io
 from conftest import ROOT, environment
-from mmdisaster.data.clips import Clip, read_clips
+from mmdisaster.settings.tree import Settings
 from safetensors.numpy import load_file
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.preprocessing import StandardScaler
 
 from mmdisaster.core import digest_file, digest_json, load_arrays, load_json, save_arrays, save_json
+from mmdisaster.data.clips import Clip, read_clips
 from mmdisaster.data.manifest import read_manifest
 from mmdisaster.data.sequences import Sequences
 from mmdisaster.data.split import Split
@@ -34,7 +35,7 @@ from mmdisaster.model.prediction import ModelError, Prediction, clip_vectors, ma
 from mmdisaster.model.training import check_training, prepare_weights, train
 from mmdisaster.settings import read_settings
 from mmdisaster.settings.reading import merged
-from mmdisaster.settings.sections import Fusion, Settings
+from mmdisaster.settings.sections import Fusion
 from mmdisaster.simulate.clips import SimulationSettings, simulate_corpus
 from mmdisaster.static.extraction import ExtractionError, extract
 from mmdisaster.steps.fusion import fit_algorithm1, score_algorithm1

@@ -1,31 +1,55 @@
-"""Params, notebooks, dvc.yaml and library tell the same story."""
+"""Settings, notebooks, dvc.yaml and library agree."""
 
 import ast
+import importlib
 import itertools
 import re
 import shutil
-import subprocess
-import sys
 from functools import partial
 
+import lessons
 import nbformat
+import params
 import pytest
+import readme
+import stage as launcher
+import stages as graph
 import yaml
-from conftest import ROOT, read_notebook
+from conftest import ROOT, command, read_notebook
+from mmdisaster.settings.tree import Settings
+from pydantic import BaseModel
 
-sys.path.insert(0, str(ROOT / "nbs" / "stages"))
-import run as launcher  # noqa: E402
-
-from mmdisaster.study.trials import SECTIONS
+import docs
+from mmdisaster.settings.reading import SettingsError, read_settings
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 AUDIT = yaml.safe_load((ROOT / "audit" / "dvc.yaml").read_text())["stages"]
 DVC = PIPELINE | AUDIT
-PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
-COMPONENTS = sorted((ROOT / "nbs").glob("*.ipynb"))
 STAGE_FOLDER = ROOT / "nbs" / "stages"
 STAGES = sorted(STAGE_FOLDER.glob("*.ipynb"))
-MODULES = {path.stem: ROOT / "mmdisaster" / f"{path.stem[3:]}.py" for path in COMPONENTS}
+COMPONENTS = sorted(path for path in ROOT.glob("nbs/**/*.ipynb") if path.parent != STAGE_FOLDER)
+NOTEBOOKS = docs.notebooks()  # module → component notebook, in reading order
+PLACE = {module: number for number, module in enumerate(NOTEBOOKS)}
+ROOMS = [  # from low to high: what a room imports stands before it; rooms in one row don't know each other
+    {"core"},
+    {"paper"},
+    {"settings"},
+    {"devices"},
+    {"media"},
+    {"data"},
+    {"simulate", "words"},
+    {"static"},
+    {"weights"},
+    {"temporal"},
+    {"evaluation"},
+    {"fusion"},
+    {"pages", "audit"},
+    {"steps"},
+    {"study"},
+    {"model"},
+    {"cli"},
+]
+LEVEL = {room: level for level, row in enumerate(ROOMS) for room in row}
 
 
 def code(path):
@@ -33,92 +57,121 @@ def code(path):
     return ["".join(cell["source"]) for cell in read_notebook(path)["cells"] if cell["cell_type"] == "code"]
 
 
-def imported(source):
-    """Names of the mmdisaster modules and of the other packages that some code imports."""
-    ours, others = set(), set()
-    for node in ast.walk(ast.parse(source)):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom):
-            names = [f"mmdisaster.{node.module}" if node.level else node.module]
-        if names == ["mmdisaster"]:  # from mmdisaster import some_module
-            names = [f"mmdisaster.{alias.name}" for alias in node.names if not alias.name.startswith("_")]
-        for package, _, rest in (name.partition(".") for name in names):
-            (ours if package == "mmdisaster" else others).add(
-                rest.split(".")[0] if package == "mmdisaster" else package
-            )
-    return ours, others
-
-
-def closure(names):
-    """Modules that are reached by imports from some modules."""
-    reached, waiting = set(), set(names)
-    while waiting:
-        name = waiting.pop()
-        reached.add(name)
-        waiting |= imported((ROOT / "mmdisaster" / f"{name}.py").read_text())[0] - reached
-    return reached
-
-
-def variants(stage):
-    """Each combination of a stage's matrix, as the launcher receives it."""
+def matrix_values(stage):
+    """Values of each name in a stage's matrix, as text."""
     matrix = DVC[stage].get("matrix", {})
-    names = [[(name, str(value)) for value in values] for name, values in matrix.items()]
-    return [dict(combination) for combination in itertools.product(*names)]
+    known = {"${modalities}": Settings().modalities}
+    return {
+        name: [str(value) for value in (known[found] if isinstance(found, str) else found)]
+        for name, found in matrix.items()
+    }
 
 
-def other_sections(stage):
-    """Sections of params.yaml that a stage notebook reads besides its own, which the launcher hands over."""
-    source = "\n".join(code(ROOT / "nbs" / "stages" / f"{stage}.ipynb"))
-    named = set(re.findall(r'params(?:\.yaml"\).read_text\(\)\))?\["(\w+)"\]', source))
-    for names in re.findall(r"params\[name\] for name in \[(.*?)\]", source):
-        named |= set(re.findall(r"\w+", names))
-    return named | (set(SECTIONS) if "with_seed(" in source else set())
+def outs(stage):
+    return [out if isinstance(out, str) else next(iter(out)) for out in DVC[stage]["outs"]]
+
+
+def leaves(section, place=()):
+    """Places of settings that aren't sections."""
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from leaves(field.annotation, (*place, name))
+        else:
+            yield (*place, name)
 
 
 def test_the_heavy_part_of_the_audit_is_not_part_of_the_pipeline():
     assert not set(PIPELINE) & set(AUDIT) and all(spec["wdir"] == ".." for spec in AUDIT.values())
-    made = [out if isinstance(out, str) else next(iter(out)) for spec in AUDIT.values() for out in spec["outs"]]
+    made = [out for stage in AUDIT for out in outs(stage)]
     assert not [dep for spec in PIPELINE.values() for dep in spec["deps"] if dep in made]
 
 
 def test_stages_notebooks_and_sections_have_the_same_names():
-    assert set(DVC) == {path.stem for path in STAGES} == set(PARAMS)
+    assert set(DVC) == {path.stem for path in STAGES}
+    sections = {name for name, field in Settings.model_fields.items() if name != "modalities"}
+    assert sections <= set(DVC), "a section that no stage is named after"
+
+
+def test_dvc_understands_both_graphs():
+    for file in ["dvc.yaml", "audit/dvc.yaml"]:
+        listed = command(ROOT, "dvc", "stage", "list", "--name-only", file).stdout.split()
+        for stage in PIPELINE if file == "dvc.yaml" else AUDIT:
+            count = len(list(itertools.product(*matrix_values(stage).values())))
+            assert len([name for name in listed if name.split(":")[-1].split("@")[0] == stage]) == count, stage
 
 
 @pytest.mark.parametrize("stage", DVC)
-def test_stage_agrees_with_its_notebook_and_its_section(stage):
-    notebook = nbformat.read(ROOT / "nbs" / "stages" / f"{stage}.ipynb", as_version=4)
-    defaults = launcher.read_parameters(notebook, stage)
-    given = [launcher.read_section(stage, variant, ROOT / "params.yaml") for variant in variants(stage)]
-    for values in given:
-        launcher.check_names(stage, values, defaults)
-    assert defaults == given[0], "opened in JupyterLab, the notebook would do something else than the pipeline"
+def test_a_stage_opened_in_jupyter_is_a_stage_of_the_pipeline(stage):
+    notebook = nbformat.read(STAGE_FOLDER / f"{stage}.ipynb", as_version=4)
+    given = launcher.read_parameters(notebook, stage)
+    values = matrix_values(stage)
+    assert given.pop(launcher.PARAMS) == "params.yaml"
+    assert given == {name: found[0] for name, found in values.items()}
+    pairs = "".join(f" {name}=${{item.{name}}}" for name in values)
+    assert DVC[stage]["cmd"] == f"python tools/stage.py {stage}{pairs}"
+    suffix = "".join(f"-${{item.{name}}}" for name in values)
+    assert f"reports/{stage}{suffix}.ipynb" in outs(stage)
 
 
-@pytest.mark.parametrize("stage", DVC)
-def test_stage_declares_what_it_reads(stage):
-    spec = DVC[stage]
-    deps = set(spec["deps"])
-    modules = closure(
-        set().union(*(imported(source)[0] for source in code(ROOT / "nbs" / "stages" / f"{stage}.ipynb")))
-    )
-    assert {f"mmdisaster/{name}.py" for name in modules} == {dep for dep in deps if dep.startswith("mmdisaster/")}
-    assert {"nbs/stages/run.py", f"nbs/stages/{stage}.ipynb"} <= deps
-    assert [name.split(".")[0] for name in spec["params"]][0] == stage
-    assert {name.split(".")[0] for name in spec["params"][1:]} == other_sections(stage)
-    assert f"nbs/stages/run.py {stage}" in spec["cmd"]
-    outs = [out if isinstance(out, str) else next(iter(out)) for out in spec["outs"]]
-    assert any(re.fullmatch(rf"reports/{stage}(-\$.*)?\.ipynb", out) for out in outs)
+def test_stages_depend_on_what_they_read(capsys):
+    assert graph.main(["--check"]) == 0, capsys.readouterr().err
 
 
-ON_REQUEST = {"weights": {"models/distilled-*.safetensors"}}  # made by `make distil` for who asks; its digest is noted
+def test_how_deps_and_params_are_found(tmp_path, monkeypatch):
+    """A library of three rooms: imports inside functions and relative ones count, steps are followed by function."""
+    library = {
+        "core": "",
+        "low/__init__": "",
+        "low/a": "from ..core import something",
+        "low/b": "",
+        "high/__init__": "from .c import d",
+        "high/c": "def d():\n    from mmdisaster.low import a",
+        "steps/__init__": "",
+        "steps/one": "from ..low.b import x\nfrom ..high.c import d\n\n"
+        "def first(clips, settings):\n    return _help(settings) + settings.split.seed + x\n\n"
+        "def _help(values):\n    return values.fusion\n\n"
+        "def second():\n    return d\n",
+    }
+    for name, source in library.items():
+        file = tmp_path / "mmdisaster" / f"{name}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(source)
+    monkeypatch.setattr(graph, "ROOT", tmp_path)
+    graph.tree.cache_clear(), graph.definitions.cache_clear()
+
+    def found(source):
+        node = ast.parse(source)
+        return graph.rooms(graph.reached(graph.imports(node).values()))
+
+    def sections(source, **matrix):
+        return graph.params("temporal", source, matrix, Settings())
+
+    try:
+        assert found("from mmdisaster.low import b") == ["mmdisaster/low"]
+        assert found("import mmdisaster.low.a") == ["mmdisaster/core.py", "mmdisaster/low"]
+        assert found("from mmdisaster.high.c import d") == ["mmdisaster/core.py", "mmdisaster/high", "mmdisaster/low"]
+        assert found("from mmdisaster.steps.one import first") == ["mmdisaster/low", "mmdisaster/steps/one.py"]
+        assert "mmdisaster/high" in found("from mmdisaster.steps.one import second")
+        assert sections("settings.temporal.units; settings.evaluate.average") == ["temporal", "evaluate.average"]
+        assert sections("settings.evaluate; settings.evaluate.average") == ["evaluate"]
+        first = "from mmdisaster.steps.one import first\n"
+        assert sections(f"{first}first(0, settings)") == ["split.seed", "fusion"]
+        assert sections(f"{first}run = delayed(first)\nrun(0, settings=settings)") == ["split.seed", "fusion"]
+        modal = {"modality": ["visual", "audio", "text"]}
+        assert sections("getattr(settings.features, modality)", **modal) == ["features.${item.modality}"]
+        assert sections("settings.features", modality="${modalities}") == ["features.${item.modality}"]
+        assert sections("settings.weights", **modal) == ["weights"]
+    finally:
+        graph.tree.cache_clear(), graph.definitions.cache_clear()
+
+
+ON_REQUEST = {"weights": {"models/distilled-*.safetensors"}}  # made by `make distillation`; its digest is noted
 
 
 @pytest.mark.parametrize("stage", DVC)
 def test_stage_declares_each_file_that_its_notebook_names(stage):
     """Paths below the root that a notebook reads or writes stand among its deps and outs."""
-    declared = [out if isinstance(out, str) else next(iter(out)) for out in DVC[stage]["deps"] + DVC[stage]["outs"]]
-    declared = [re.sub(r"\$\{.*?\}", "*", path) for path in declared]
+    declared = [re.sub(r"\$\{.*?\}", "*", path) for path in DVC[stage]["deps"] + outs(stage)]
     declared += ON_REQUEST.get(stage, set())
     declared += [re.sub(r"-\w+\.", "-*.", path) for path in declared]  # weights-visual, weights-audio, …
     for path in re.findall(r'"((?:data|models|results)/[^"]+)"', "\n".join(code(STAGE_FOLDER / f"{stage}.ipynb"))):
@@ -135,19 +188,50 @@ def test_stage_notebooks_define_nothing(path):
         assert not found, f"{path.name} defines {found[0].name}; that belongs in a component notebook"
 
 
-@pytest.mark.parametrize("path", COMPONENTS, ids=lambda path: path.stem)
-def test_component_imports_lower_numbers_only_and_no_tool_of_the_pipeline(path):
-    number = {other.stem[3:]: int(other.stem[:2]) for other in COMPONENTS}
-    ours, others = imported(MODULES[path.stem].read_text())
-    assert all(number[name] < int(path.stem[:2]) for name in ours)
-    assert not others & {"dvc", "papermill", "nbdev", "fastcore", "jupyterlab", "nbformat", "yaml"}
+def test_each_module_lies_in_a_known_room():
+    assert {module.split(".")[0] for module in NOTEBOOKS} == set(LEVEL)
+    files = {path.relative_to(ROOT / "mmdisaster") for path in (ROOT / "mmdisaster").glob("**/*.py")}
+    made = {file for file in files if file.name not in {"__init__.py", "_modidx.py"}}
+    assert {".".join(file.with_suffix("").parts) for file in made} == set(NOTEBOOKS), "modules without a notebook"
 
 
-@pytest.mark.parametrize("path", COMPONENTS, ids=lambda path: path.stem)
-def test_exported_cells_are_short(path):
-    for source in code(path):
-        if source.startswith("#| export"):
-            assert source.count("\n") <= 50, f"{path.name}: an exported cell of {source.count(chr(10))} lines"
+@pytest.mark.parametrize("module", NOTEBOOKS)
+def test_imports_go_downwards(module):
+    """Among rooms, and within a room to notebooks that a reader has seen before."""
+    room = module.split(".")[0]
+    for use in graph.imports(graph.tree(module), module).values():
+        other = use.module.split(".")[0]
+        if other and other != room:
+            assert LEVEL[other] < LEVEL[room], f"{module} imports {use.module}"
+        elif other and use.module in PLACE:
+            assert PLACE[use.module] < PLACE[module], f"{module} imports {use.module}, which comes later"
+
+
+@pytest.mark.parametrize("module", NOTEBOOKS)
+def test_the_library_needs_no_tool_of_the_pipeline(module):
+    found = set()
+    for node in ast.walk(graph.tree(module)):
+        found |= {alias.name.split(".")[0] for alias in node.names} if isinstance(node, ast.Import) else set()
+        found |= {(node.module or "").split(".")[0]} if isinstance(node, ast.ImportFrom) and not node.level else set()
+    assert not found & {"dvc", "papermill", "nbdev", "fastcore", "jupyterlab", "nbformat", "yaml"}
+
+
+def test_rooms_and_modules_say_what_they_are():
+    for module in {*NOTEBOOKS, *(name.split(".")[0] for name in NOTEBOOKS)}:
+        words = importlib.import_module(f"mmdisaster.{module}").__doc__
+        assert words and words.strip().endswith((".", "?")), (
+            f"mmdisaster.{module}: a sentence on one line, was {words!r}"
+        )
+
+
+@pytest.mark.parametrize("module", NOTEBOOKS)
+def test_functions_and_modules_are_short(module):
+    """At most 30 statements in a function, 450 lines in a module."""
+    for node in ast.walk(graph.tree(module)):
+        if isinstance(node, ast.FunctionDef):
+            count = sum(isinstance(part, ast.stmt) for line in node.body for part in ast.walk(line))
+            assert count <= 30, f"{module}.{node.name} has {count} statements"
+    assert graph.module_file(module).read_text().count("\n") <= 450
 
 
 def test_library_is_what_the_notebooks_export(tmp_path):
@@ -156,10 +240,10 @@ def test_library_is_what_the_notebooks_export(tmp_path):
     shutil.copytree(
         ROOT / "nbs", tmp_path / "nbs"
     )  # nbdev writes the way from a module to its notebook into the module
-    for path in COMPONENTS:
-        nb_export(tmp_path / "nbs" / path.name, tmp_path / "mmdisaster")
-    for path in (tmp_path / "mmdisaster").glob("*.py"):
-        assert path.read_text() == (ROOT / "mmdisaster" / path.name).read_text(), f"{path.name}: run nbdev_export"
+    for module, path in NOTEBOOKS.items():
+        nb_export(tmp_path / path.relative_to(ROOT), tmp_path / "mmdisaster")
+        made = tmp_path.joinpath("mmdisaster", *module.split(".")).with_suffix(".py")
+        assert made.read_text() == graph.module_file(module).read_text(), f"{module}: run nbdev_export"
 
 
 def test_notebooks_are_clean(tmp_path):
@@ -173,26 +257,56 @@ def test_notebooks_are_clean(tmp_path):
         assert copy.read_text() == path.read_text(), f"{path.name}: run nbdev_clean"
 
 
+NAME = r"`([a-z]\w*(?:\.\w+)+)`"
+
+
+@pytest.mark.parametrize("path", [*COMPONENTS, *STAGES], ids=lambda path: path.stem)
+def test_params_that_a_notebook_names_exist(path):
+    """What stands after the word "param": `temporal.units`, or a list of such names."""
+    known = {".".join(place) for place in leaves(Settings)}
+    for cell in read_notebook(path)["cells"]:
+        words = " ".join("".join(cell["source"]).replace("\n>", "\n").split())
+        for listed in re.findall(rf"[Pp]arams? ((?:{NAME}(?:, and |, | and | or )?)+)", words):
+            for name in re.findall(NAME, listed[0]):
+                assert name in known, f"{path.name}: there is no param {name}"
+
+
+def test_params_yaml_states_the_defaults_and_editors_know_them(capsys):
+    assert read_settings(ROOT / "params.yaml") == Settings(), "laptop scale has one home, the settings"
+    assert params.main(["--check"]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", leaves(Settings), ids=".".join)
+def test_a_wrong_value_is_refused_by_its_name(place):
+    for wrong in [{"no": {"such": "value"}}, [["nested"], None], float("nan")]:
+        with pytest.raises(SettingsError, match=re.escape(place[0])):
+            read_settings(None, {".".join(place): wrong})
+
+
 def test_register_states_the_params_in_force():
     from mmdisaster.audit.register import REGISTER
 
     for gap in REGISTER:
-        value = PARAMS
+        value = Settings()
         for name in gap.param.split("."):
-            value = value[name]
+            value = getattr(value, name)
         assert value == gap.default and type(value) is type(gap.default), (
             f"{gap.param} is {value!r}, the register says {gap.default!r}"
         )
 
 
-def test_readme_shows_the_results():
-    result = subprocess.run(
-        [sys.executable, ROOT / "nbs" / "stages" / "readme.py", "--check"], capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
+def test_readme_shows_the_results(capsys):
+    assert readme.main(["--check"]) == 0, capsys.readouterr().err
 
 
-def test_api_pages_say_what_the_library_says():
-    program = [sys.executable, ROOT / "nbs" / "stages" / "api.py", "--check"]
-    result = subprocess.run(program, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+def test_pages_say_what_the_library_says(capsys):
+    assert docs.main(["--check"]) == 0, capsys.readouterr().err
+
+
+def test_each_public_parameter_has_a_meaning():
+    found, count = docs.missing()
+    assert count > 500 and not found, "\n".join(found)
+
+
+def test_slow_lessons_exist():
+    assert len(lessons.lessons(fast=True)) == len(COMPONENTS) - len(lessons.SLOW)

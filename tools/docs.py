@@ -1,7 +1,7 @@
-"""Write the pages in docs/, one per module, from the comments beside parameters:  python tools/docs.py [--check | --missing]
+"""Write docs/, a page per module, from the comments beside parameters:  python tools/docs.py [--check | --missing]
 
-With --check, change nothing and exit with status 1 where a page is stale. With --missing, list public parameters without a
-meaning, and exit with status 1 where there are any.
+With --check, change nothing and exit with status 1 where a page is stale. With --missing, list public parameters
+without a meaning, and exit with status 1 where there are any.
 """
 
 import ast
@@ -25,6 +25,7 @@ from mmdisaster.settings.sections import Section
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 NOTHING = inspect.Parameter.empty
+PREFIXES = re.compile(r"\b(typing|collections\.abc|pathlib\w*|numpy|mmdisaster)\.([a-z]\w*\.)*(?=[A-Za-z])")
 
 
 class Row(NamedTuple):
@@ -55,7 +56,7 @@ def type_name(annotation: Any) -> str:
     if annotation in (NOTHING, None):
         return ""
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-    return escaped(re.sub(r"\b(typing|collections\.abc|pathlib\w*|numpy|mmdisaster)\.([a-z]\w*\.)*(?=[A-Za-z])", "", text))
+    return escaped(re.sub(PREFIXES, "", text))
 
 
 def default_value(value: Any) -> str:
@@ -113,7 +114,7 @@ def settings(section: type[Section]) -> tuple[list[Row], list[str]]:
             sources.append("")
             continue
         allowed = escaped(describe_schema(schema["properties"][name]))
-        default = "below" if isinstance(field.default, dict) else default_value(field.default)
+        default = "see params.yaml" if isinstance(field.default, dict) else default_value(field.default)
         rows.append(Row(f"`{name}`", allowed, default, escaped(field.description or "")))
         sources.append(escaped(field.json_schema_extra["source"]))
     return rows, sources
@@ -212,9 +213,9 @@ def missing() -> tuple[list[str], int]:
         module = importlib.import_module(f"mmdisaster.{name}")
         for title, symbol in public(module):
             inner = methods(symbol) if inspect.isclass(symbol) else ()
-            tables = {title: own_rows(symbol)} | {f"{title}.{method}": parameters(part) for method, part in inner}
-            count += sum(map(len, tables.values()))
-            found += [f"{name}.{place}: {row.name}" for place, rows in tables.items() for row in rows if not row.meaning]
+            tables = [(title, own_rows(symbol)), *((f"{title}.{method}", parameters(part)) for method, part in inner)]
+            count += sum(len(rows) for _, rows in tables)
+            found += [f"{name}.{place}: {row.name}" for place, rows in tables for row in rows if not row.meaning]
     return found, count
 
 

@@ -1,7 +1,7 @@
-"""Write params.yaml, with the meaning and source of each setting, and its schema:  python tools/params.py [--defaults | --check]
+"""Write params.yaml and its schema from the settings:  python tools/params.py [--defaults | --check]
 
-The values in params.yaml stay, unless --defaults asks for laptop scale. With --check, change nothing and exit with status 1
-where a file isn't what the library's settings say.
+The values in params.yaml stay, unless --defaults asks for laptop scale. With --check, change nothing and exit with
+status 1 where a file isn't what the library's settings say.
 """
 
 import json

@@ -1,9 +1,9 @@
 """Run one stage notebook:  python tools/stage.py STAGE [name=value ...] [--quiet]
 
-Before any work params.yaml is read and checked as a whole: exit status 2 with everything that is wrong with it. The notebook
-reads its settings there itself and receives the name=value pairs of the stage's matrix. The executed notebook goes to
-reports/STAGE[-value].ipynb, normalised: equal runs give equal bytes. When a cell fails, its traceback is printed, nothing is
-written there, and the exit status is 1. Progress is shown on standard error, unless --quiet.
+Before any work params.yaml is read and checked as a whole: exit status 2 with everything that is wrong with it. The
+notebook reads its settings there itself and receives the name=value pairs of the stage's matrix. The executed notebook
+goes to reports/STAGE[-value].ipynb, normalised: equal runs give equal bytes. When a cell fails, its traceback is
+printed, nothing is written there, and the exit status is 1. Progress is shown on standard error, unless --quiet.
 """
 
 import ast
@@ -110,7 +110,8 @@ def run_stage(stage: str, variant: dict[str, str], quiet: bool = False) -> Path:
             use_own_kernel(folder)
             papermill.execute_notebook(
                 template, raw, variant, kernel_name="python3", cwd=ROOT, progress_bar=False,
-                stdout_file=sys.stdout, stderr_file=None if quiet else sys.stderr, extra_arguments=["--log-level=ERROR"],
+                stdout_file=sys.stdout, stderr_file=None if quiet else sys.stderr,
+                extra_arguments=["--log-level=ERROR"],
             )  # fmt: skip
         nbformat.write(normalise(nbformat.read(raw, as_version=4)), raw)
         os.replace(raw, report)

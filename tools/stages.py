@@ -1,8 +1,8 @@
 """Keep deps and params in dvc.yaml and audit/dvc.yaml in step with the notebooks:  python tools/stages.py [--check]
 
 A stage depends on the rooms of the library that its notebook reaches by imports (`mmdisaster/<room>`; top-level modules
-and the room `study` by file), and on the sections of params.yaml that it reads (`settings.<section>` in the notebook, or
-in a function that it hands `settings` to). Deps on data, and outs, are written by hand.
+and the rooms `steps` and `study` by file), and on the sections of params.yaml that it reads: `settings.<section>` in
+the notebook, or in a function that it hands `settings` to. Deps on data, and outs, are written by hand.
 With --check, change nothing and exit with status 1 where something is stale.
 """
 
@@ -15,16 +15,21 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmdisaster.settings.tree import Settings
 from ruamel.yaml import YAML
 
 from mmdisaster.core import atomic_path
 from mmdisaster.settings.reading import read_settings
-from mmdisaster.settings.sections import Section, Settings
+from mmdisaster.settings.sections import Section
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("dvc.yaml", "audit/dvc.yaml")
 LAUNCHER = "tools/stage.py"
-BY_FILE = "study"  # its steps call every room, so that its modules are followed function by function
+BY_FILE = ("steps", "study")  # they call every room: listed by file, and followed function by function
+KEPT = ".settings"  # stands for the attribute of an object
+ALSO = {
+    "model": {"split", "temporal", "fusion"}
+}  # what a stage reads as a whole: a model keeps the settings of its training
 
 yaml = YAML()
 yaml.width, yaml.preserve_quotes = 4096, True
@@ -55,7 +60,10 @@ def module_file(module: str) -> Path | None:
 @cache
 def tree(module: str) -> ast.Module:
     """A library module, parsed."""
-    return ast.parse(module_file(module).read_text(encoding="utf-8"))
+    file = module_file(module)
+    if file is None:
+        raise SystemExit(f"mmdisaster.{module} is imported, but isn't there: mend the import, or run nbdev_export")
+    return ast.parse(file.read_text(encoding="utf-8"))
 
 
 def imports(node: ast.AST, module: str | None = None) -> dict[str, Use]:
@@ -97,7 +105,7 @@ def definitions(module: str) -> dict[str, ast.stmt]:
 def uses_of(use: Use) -> Iterator[Use]:
     """What an imported module or name reaches directly."""
     known = imports(tree(use.module), use.module)
-    if use.name is None or use.module.split(".")[0] != BY_FILE:
+    if use.name is None or use.module.split(".")[0] not in BY_FILE:
         yield from known.values()
         return
     node = definitions(use.module).get(use.name, tree(use.module))
@@ -121,11 +129,11 @@ def reached(uses: Iterable[Use]) -> set[str]:
 
 
 def rooms(modules: Iterable[str]) -> list[str]:
-    """Paths for DVC: folders of rooms, files of what is followed one by one. A package that imports nothing is no dep."""
+    """Paths for DVC: folders of rooms, or files. A package that imports nothing is no dep."""
     found = set()
     for module in modules:
         file, room = module_file(module), module.split(".")[0]
-        if room != BY_FILE and file.parent != ROOT / "mmdisaster":
+        if room not in BY_FILE and file.parent != ROOT / "mmdisaster":
             found.add(f"mmdisaster/{room}")
         elif file.name != "__init__.py" or imports(tree(module), module):
             found.add(file.relative_to(ROOT).as_posix())
@@ -148,58 +156,79 @@ def setting_path(names: Iterable[str]) -> str:
 
 def chains(node: ast.AST, names: set[str]) -> set[str]:
     """Paths of settings that some code names: `settings.features.text` is features.text."""
-    found = set()
-    for part in ast.walk(node):
+    found, parts = set(), list(ast.walk(node))
+    inner = {id(part.value) for part in parts if isinstance(part, ast.Attribute)}
+    for part in (part for part in parts if id(part) not in inner):
         chain = []
         while isinstance(part, ast.Attribute):
             chain, part = [part.attr, *chain], part.value
-        if chain and isinstance(part, ast.Name) and part.id in names:
+        if isinstance(part, ast.Name) and part.id in names:
             found.add(setting_path(chain))
+        if "settings" in chain and KEPT in names:
+            found.add(setting_path(chain[chain.index("settings") + 1 :]))
     return found - {""}
 
 
-def called(call: ast.Call) -> ast.expr:
-    """The function of a call, also of `delayed(function)(…)`."""
+def returns_settings(use: Use | None) -> bool:
+    """Whether a name of the library stands for a function that returns settings."""
+    function = definitions(use.module).get(use.name) if use and use.name else None
+    returns = function.returns if isinstance(function, ast.FunctionDef) else None
+    return returns is not None and ast.unparse(returns) == "Settings"
+
+
+def is_settings(value: ast.expr, known: dict[str, Use], names: set[str]) -> bool:
+    """Whether an expression is the settings: a name of theirs, or what a function such as `with_seed` makes of them."""
+    if isinstance(value, ast.Name):
+        return value.id in names
+    if not isinstance(value, ast.Call):
+        return False
+    use = known.get(ast.unparse(value.func))
+    made = use is not None and use.name == "read_settings"
+    return returns_settings(use) and (made or any(is_settings(part, known, names) for part in value.args))
+
+
+def called(call: ast.Call) -> str:
+    """Name of the function of a call, also of `delayed(function)(…)`."""
     inner = call.func
-    return inner.args[0] if isinstance(inner, ast.Call) and inner.args else inner
+    return ast.unparse(inner.args[0] if isinstance(inner, ast.Call) and inner.args else inner)
 
 
 def read_by(node: ast.AST, known: dict[str, Use], names: set[str], seen: set) -> set[str]:
     """Paths of settings that some code reads from `names`, itself or in library functions that it hands these to."""
     aliases = {}
-    for part in ast.walk(node):  # run = delayed(run_trial); changed = with_changes(settings, …)
+    for part in ast.walk(node):
         if isinstance(part, ast.Assign) and isinstance(part.value, ast.Call) and isinstance(part.targets[0], ast.Name):
-            target, inner = part.targets[0].id, [arg.id for arg in part.value.args if isinstance(arg, ast.Name)]
-            if called(part.value) is part.value.func and ast.unparse(part.value.func) == "delayed":
-                aliases[target] = inner[0]
-            use = known.get(ast.unparse(part.value.func))
-            function = definitions(use.module).get(use.name) if use and use.name else None
-            returns = ast.unparse(function.returns) if isinstance(function, ast.FunctionDef) and function.returns else ""
-            if returns == "Settings" and (set(inner) & names or use.name == "read_settings"):
-                names = names | {target}
+            if ast.unparse(part.value.func) == "delayed":  # run = delayed(run_trial)
+                aliases[part.targets[0].id] = ast.unparse(part.value.args[0])
+            elif is_settings(part.value, known, names):  # changed = with_changes(settings, …)
+                names = names | {part.targets[0].id}
     found = chains(node, names)
     for part in ast.walk(node):
-        if not isinstance(part, ast.Call):
-            continue
-        given = {i: arg for i, arg in enumerate(part.args)} | {word.arg: word.value for word in part.keywords}
-        handed = {place for place, arg in given.items() if isinstance(arg, ast.Name) and arg.id in names}
-        name = ast.unparse(called(part))
-        use = known.get(aliases.get(name, name))
-        if handed and use and use.name:
-            found |= read_in(use, frozenset(handed), seen)
+        if isinstance(part, ast.Call):
+            given = {i: arg for i, arg in enumerate(part.args)} | {word.arg: word.value for word in part.keywords}
+            handed = frozenset(place for place, arg in given.items() if is_settings(arg, known, names))
+            use = known.get(aliases.get(called(part), called(part)))
+            if handed and use and use.name:
+                found |= read_in(use, handed, seen)
     return found
 
 
 def read_in(use: Use, handed: frozenset, seen: set) -> set[str]:
-    """Paths of settings that a library function reads from its arguments at some places."""
-    function = definitions(use.module).get(use.name)
-    if not isinstance(function, ast.FunctionDef) or (use, handed) in seen:
+    """Paths of settings that a library function reads from its arguments at some places.
+
+    Of an object that is made of settings it is what its module reads from an attribute `settings`.
+    """
+    definition = definitions(use.module).get(use.name)
+    if definition is None or (use, handed) in seen:
         return set()
     seen.add((use, handed))
-    arguments = [argument.arg for argument in function.args.args]
-    names = {arguments[place] if isinstance(place, int) else place for place in handed}
     local = {name: Use(use.module, name) for name in definitions(use.module)}
-    return read_by(function, local | imports(tree(use.module), use.module), names, seen)
+    known = local | imports(tree(use.module), use.module)
+    if isinstance(definition, ast.ClassDef):
+        return chains(tree(use.module), {KEPT})
+    arguments = [argument.arg for argument in definition.args.args]
+    names = {arguments[place] if isinstance(place, int) else place for place in handed}
+    return read_by(definition, known, names, seen)
 
 
 def parts_of(section: Any) -> set[str]:
@@ -212,7 +241,8 @@ def parts_of(section: Any) -> set[str]:
 def params(stage: str, code: str, matrix: dict[str, Any], settings: Settings) -> list[str]:
     """Params of a stage, its own section first; divided by the matrix where a section has its values as parts."""
     node = ast.parse(code)
-    paths = read_by(node, imports(node), {"settings"}, set())
+    paths = read_by(node, imports(node), {"settings"}, set()) | ALSO.get(stage, set())
+    paths = {stage if path.startswith(f"{stage}.") else path for path in paths}
     for path in list(paths):
         for name, values in matrix.items():
             values = settings.modalities if values == "${modalities}" else values

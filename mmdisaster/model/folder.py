@@ -12,13 +12,15 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
+from ..settings.tree import Settings
+
 from ..core import atomic_path, digest_file, digest_json, save_json
 from ..devices import pick_device
 from ..fusion.algorithm1 import Algorithm1
 from ..fusion.saved import load_algorithm1, save_algorithm1
 from .prediction import Model, ModelError, check_weights, read_file
 from ..settings.reading import SettingsError, check_section
-from ..settings.sections import Section, Settings, knob
+from ..settings.sections import Section, knob
 from ..temporal.classifiers import TemporalClassifier, load_classifier, save_classifier
 
 # %% ../../nbs/6_use/06_folder.ipynb #30-072
@@ -93,7 +95,9 @@ def on_device(
 ) -> Settings:
     "Settings with all networks on a device."
     features = settings.features.model_copy(
-        update={name: getattr(settings.features, name).model_copy(update={"device": device}) for name in ("visual", "audio")}
+        update={
+            name: getattr(settings.features, name).model_copy(update={"device": device}) for name in ("visual", "audio")
+        }
     )
     temporal = settings.temporal.model_copy(update={"device": device})
     return settings.model_copy(update={"features": features, "temporal": temporal})
@@ -148,7 +152,9 @@ def _check_description(
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ValueError(f"must have format {FORMAT!r}; this isn't a model of mmdisaster")
     if found.get("format_version") != FORMAT_VERSION:
-        version = f"has format version {found.get('format_version')!r}, this version of mmdisaster reads {FORMAT_VERSION}"
+        version = (
+            f"has format version {found.get('format_version')!r}, this version of mmdisaster reads {FORMAT_VERSION}"
+        )
         raise ValueError(f"{version}; train again, or use the version that wrote it")
     if found.pop("digest", None) != digest_json(found):
         raise ValueError("is damaged: its contents don't have its digest")
@@ -157,7 +163,9 @@ def _check_description(
         raise ValueError(f"concepts must be different names, were {list(about.concepts)}")
     wrong = sorted(set(model_files(about.settings)) ^ set(about.files))
     if wrong:
-        raise ValueError(f"must list the files {', '.join(model_files(about.settings))}; {wrong[0]} is missing or too many")
+        raise ValueError(
+            f"must list the files {', '.join(model_files(about.settings))}; {wrong[0]} is missing or too many"
+        )
     return about
 
 # %% ../../nbs/6_use/06_folder.ipynb #30-080b

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from ..data.clips import Clip
+from ..settings.tree import Settings
 
 from ..core import digest_file
+from ..data.clips import Clip
 from ..data.sequences import Sequences
 from ..data.store import read_store
 from ..fusion.algorithm1 import Algorithm1, join_features
-from ..settings.sections import Settings
 from ..static.extraction import Extractor, extract
 from ..static.extractors import make_extractor
 from ..steps.evaluation import Provenance
@@ -266,6 +266,7 @@ def placeless(
     settings: Settings,
 ) -> Settings:
     "Settings that name files without the folders they lie in."
+
     def named(section: Any) -> Any:
         return section.model_copy(update={"source": Path(section.source).name})
 

@@ -46,7 +46,8 @@ def make_calibration(
 # %% ../../nbs/4_experiment/11_corpus.ipynb #a-022
 def open_corpus(
     manifest: str | Path,  # CSV or Parquet file, one row per clip
-    concepts: list[str] | None = None,  # the concepts, in order; None: those of the record, of `known`, or of the labels
+    concepts: list[str]
+    | None = None,  # the concepts, in order; None: those of the record, of `known`, or of the labels
     known: Sequence[str] = (),  # concepts in the settings' order
 ) -> tuple[Clips, dict[str, Any]]:  # clips, and the record of them
     "Read clips and what is known of them; raises `ManifestError` with every problem found."

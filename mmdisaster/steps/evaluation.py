@@ -44,6 +44,7 @@ class Provenance(TypedDict, total=False):
     clips: dict[str, int]  # part → clips
     features: dict[str, Any]  # modality → fingerprint of its features: settings, weights, libraries, code
     weights: dict[str, Any]  # modality → where its weights, or word vectors, come from
+    known_words: float  # share of the training descriptions' words that have a vector
     test: dict[str, float]  # metrics of the proposed framework on test clips
 
 # %% ../../nbs/4_experiment/18_evaluation.ipynb #h-008

@@ -10,6 +10,7 @@ import math
 from typing import Self
 
 import numpy as np
+from ..settings.audits import Distillation
 from scipy.optimize import brentq
 from scipy.special import entr, softmax
 from sklearn.base import BaseEstimator
@@ -22,7 +23,6 @@ from threadpoolctl import threadpool_limits
 
 from ..data.sequences import Sequences
 from ..settings.reading import check_section
-from ..settings.sections import Distillation
 
 # %% ../../nbs/5_doubt/09_teacher.ipynb #31-009
 def class_posteriors(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
+from ..settings.tree import Settings
 
 from ..core import load_arrays, load_json, save_arrays, save_json
 from ..data.sequences import Sequences
@@ -23,7 +24,6 @@ from ..data.store import STORED
 from ..evaluation.metrics import score_row
 from ..paper.tables import APPROACHES
 from ..settings.reading import check_section, read_settings
-from ..settings.sections import Settings
 from ..steps.baselines import Scored, score_baseline
 from ..steps.fusion import fit_algorithm1, score_algorithm1
 from ..steps.split import split_corpus
@@ -40,7 +40,9 @@ def with_seed(
     seed: int,
 ) -> Settings:  # a copy
     "Settings of the trial with this seed."
-    return settings.model_copy(update={name: getattr(settings, name).model_copy(update={"seed": seed}) for name in SEEDED})
+    return settings.model_copy(
+        update={name: getattr(settings, name).model_copy(update={"seed": seed}) for name in SEEDED}
+    )
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-013
 def _word_features(
@@ -134,7 +136,9 @@ def run_trial(
         order = [modality for modality in ("text", "visual", "audio") if modality in stale]  # longest first
         learn = delayed(_temporal_features)
         temporal |= zip(order, parallel(learn(name, static[name], split, settings) for name in order))
-        again = [name for name in reversed(rows) if stale or ("fusion" if name == "proposed" else "baseline") in differs]
+        again = [
+            name for name in reversed(rows) if stale or ("fusion" if name == "proposed" else "baseline") in differs
+        ]
         score = delayed(_score)
         scored |= zip(again, parallel(score(name, static, temporal, split, settings) for name in again))
     return Trial(settings, split, words, temporal, {name: scored[name] for name in rows})

@@ -13,9 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmdisaster.core import (
-    digest_arrays,
-)
 from ..static.networks import check_arrays, read_weights, wanted_arrays
 from ..static.soundnet import LAYERS, SoundNet
 from ..words.pickles import unpickle_arrays
@@ -29,6 +26,29 @@ NPY_NAMES = {
     "mean": "bn.running_mean",
     "var": "bn.running_var",
 }
+
+# %% ../../nbs/6_use/01_formats.ipynb #28-008p
+PTH_NAMES = {f"conv{n}": f"conv{n}.conv" for n in range(1, 8)} | {f"batchnorm{n}": f"conv{n}.bn" for n in range(1, 8)}
+PTH_NAMES |= {"conv8_objs": "conv8.conv", "conv8_scns": "conv8_2.conv"}
+
+# %% ../../nbs/6_use/01_formats.ipynb #28-011
+def _soundnet(arrays: dict[str, np.ndarray], path: Path, untrained: bool = False) -> dict[str, np.ndarray]:
+    "SoundNet's arrays, complete and plausible."
+    with torch.device("meta"):
+        wanted = wanted_arrays(SoundNet())
+    try:
+        arrays = check_arrays(arrays, wanted)
+    except ValueError as error:
+        raise ValueError(f"weights: {path}: {str(error).removeprefix('weights: ')}") from None
+    means, variances = ([arrays[f"{layer}.bn.running_{what}"] for layer in LAYERS] for what in ("mean", "var"))
+    if any((variance < 0).any() for variance in variances):
+        raise ValueError(f"weights: {path}: a variance of a batch norm is below 0")
+    if not untrained and not any(map(np.any, means)) and all((variance == 1).all() for variance in variances):
+        raise ValueError(
+            f"weights: {path}: its batch norms were never trained (every mean is 0, every variance 1), so that its "
+            "features mean nothing; use sound8.npy ('soundnet')"
+        )
+    return arrays
 
 # %% ../../nbs/6_use/01_formats.ipynb #28-008bx
 def _pickled_dict(path: Path) -> dict[str, Any]:
@@ -64,29 +84,6 @@ def read_soundnet_npy(
                 raise ValueError(f"weights: {path}: {layer} weights must have shape (k, 1, in, out), was {array.shape}")
             found[name] = array[:, 0].transpose(2, 1, 0) if part == "weights" else array
     return _soundnet(found, Path(path))
-
-# %% ../../nbs/6_use/01_formats.ipynb #28-011
-PTH_NAMES = {f"conv{n}": f"conv{n}.conv" for n in range(1, 8)} | {f"batchnorm{n}": f"conv{n}.bn" for n in range(1, 8)}
-PTH_NAMES |= {"conv8_objs": "conv8.conv", "conv8_scns": "conv8_2.conv"}
-
-
-def _soundnet(arrays: dict[str, np.ndarray], path: Path, untrained: bool = False) -> dict[str, np.ndarray]:
-    "SoundNet's arrays, complete and plausible."
-    with torch.device("meta"):
-        wanted = wanted_arrays(SoundNet())
-    try:
-        arrays = check_arrays(arrays, wanted)
-    except ValueError as error:
-        raise ValueError(f"weights: {path}: {str(error).removeprefix('weights: ')}") from None
-    means, variances = ([arrays[f"{layer}.bn.running_{what}"] for layer in LAYERS] for what in ("mean", "var"))
-    if any((variance < 0).any() for variance in variances):
-        raise ValueError(f"weights: {path}: a variance of a batch norm is below 0")
-    if not untrained and not any(map(np.any, means)) and all((variance == 1).all() for variance in variances):
-        raise ValueError(
-            f"weights: {path}: its batch norms were never trained (every mean is 0, every variance 1), so that its "
-            "features mean nothing; use sound8.npy ('soundnet')"
-        )
-    return arrays
 
 # %% ../../nbs/6_use/01_formats.ipynb #28-012
 def read_soundnet_pth(

@@ -8,23 +8,23 @@ __all__ = ['cooccurrence', 'pair_weight', 'glove_cost', 'glove_gradient', 'facto
 # %% ../../nbs/2_method/04_glove.ipynb #10-004
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 
-from .tokens import WordVectors, _at_least
+from ..settings.sections import Glove, TextFeatures
+from .tokens import WordVectors
+
+_DEFAULT, _TEXT = Glove(), TextFeatures()
 
 # %% ../../nbs/2_method/04_glove.ipynb #10-025bx
 def cooccurrence(
     documents: Iterable[Sequence[str]],  # tokens of each text
     vocabulary: dict[str, int],  # word → row
-    window: int = 10,  # largest distance that counts, in words
+    window: int = _DEFAULT.window,  # largest distance that counts, in words
 ) -> sp.csr_array:  # X, (V, V), symmetric; rows sorted, zeros not stored
-    "Count how often words stand near each other, a pair at distance d as 1/d."
-    _at_least("window", window, 1)
+    "Count how often words stand near each other; a pair at distance d counts 1/d."
     known = [[vocabulary[word] for word in document if word in vocabulary] for document in documents]
     words = np.array([word for document in known for word in document], dtype=np.int64)
     texts = np.repeat(np.arange(len(known)), [len(document) for document in known])
@@ -41,8 +41,8 @@ def cooccurrence(
 # %% ../../nbs/2_method/04_glove.ipynb #10-032
 def pair_weight(
     X: np.ndarray,  # co-occurrence counts, any shape, ≥ 0
-    x_max: float = 10.0,  # X_max: from here on a pair is trusted fully
-    alpha: float = 0.75,  # α
+    x_max: float = _DEFAULT.x_max,  # X_max: from here on a pair is trusted fully
+    alpha: float = _DEFAULT.alpha,  # α
 ) -> np.ndarray:  # f(X), in [0, 1]
     "How much a pair of words weighs in the cost, by how often it was seen."
     return np.where(X < x_max, (X / x_max) ** alpha, 1.0)
@@ -54,8 +54,8 @@ def glove_cost(
     biases: np.ndarray,  # b, (V,)
     contexts: np.ndarray | None = None,  # γ of the second word, (V, dim); None: the same as of the first
     context_biases: np.ndarray | None = None,  # b of the second word, (V,)
-    x_max: float = 10.0,  # X_max
-    alpha: float = 0.75,  # α
+    x_max: float = _DEFAULT.x_max,  # X_max
+    alpha: float = _DEFAULT.alpha,  # α
 ) -> float:  # J ≥ 0
     "The cost J of §III-A, over the pairs that occur."
     contexts = vectors if contexts is None else contexts
@@ -71,8 +71,8 @@ def glove_gradient(
     X: sp.csr_array,  # co-occurrence counts, (V, V), without stored zeros
     words: np.ndarray,  # [γ, b, 1], (V, dim + 2)
     contexts: np.ndarray,  # [γ, 1, b] of the second word, (V, dim + 2)
-    x_max: float = 10.0,  # X_max
-    alpha: float = 0.75,  # α
+    x_max: float = _DEFAULT.x_max,  # X_max
+    alpha: float = _DEFAULT.alpha,  # α
 ) -> tuple[float, np.ndarray, np.ndarray]:  # J, and its gradients by `words` and by `contexts`
     "The cost J and its gradients."
     i, j = np.repeat(np.arange(X.shape[0]), np.diff(X.indptr)), X.indices
@@ -89,13 +89,13 @@ def glove_gradient(
 # %% ../../nbs/2_method/04_glove.ipynb #10-047
 def factorize(
     X: sp.csr_array,  # co-occurrence counts, (V, V)
-    dim: int = 50,  # length of a word vector
-    x_max: float = 10.0,  # X_max
-    alpha: float = 0.75,  # α
-    epochs: int = 50,  # steps of AdaGrad
-    learning_rate: float = 0.05,  # η
-    shared: bool = False,  # one γ and b for both words of a pair, as the paper prints it
-    seed: int = 0,  # of the starting vectors
+    dim: int = _DEFAULT.dim,  # length of a word vector
+    x_max: float = _DEFAULT.x_max,  # X_max
+    alpha: float = _DEFAULT.alpha,  # α
+    epochs: int = _DEFAULT.epochs,  # steps of AdaGrad
+    learning_rate: float = _DEFAULT.learning_rate,  # η
+    shared: bool = _DEFAULT.shared,  # one γ and b for both words of a pair, as the paper prints it
+    seed: int = _DEFAULT.seed,  # of the starting vectors
 ) -> tuple[np.ndarray, np.ndarray, list[float]]:  # [γ, b, 1] and [γ, 1, b], (V, dim + 2); J before each step and last
     "Minimise J by AdaGrad over all pairs at once."
     swap = [*range(dim), dim + 1, dim]  # from [γ, b, 1] to [γ, 1, b]
@@ -119,36 +119,38 @@ def factorize(
 
 # %% ../../nbs/2_method/04_glove.ipynb #10-059
 class NoWords(ValueError):
-    "Texts out of which no vectors can be learnt."
+    "Texts from which no vectors can be learnt."
 
 # %% ../../nbs/2_method/04_glove.ipynb #10-123
-@dataclass(eq=False, repr=False)
 class GloVe(WordVectors):
     "Word vectors learnt from texts by GloVe (§III-A)."
 
-    dim: int = 50  # length of a word vector
-    window: int = 10  # largest distance between words that counts as near
-    x_max: float = 10.0  # X_max: how often a pair must be seen to weigh fully
-    alpha: float = 0.75  # α
-    epochs: int = 50  # steps of AdaGrad
-    learning_rate: float = 0.05  # η
-    min_count: int = 2  # how often a word must occur
-    shared: bool = False  # one γ and b for both words of a pair, as the paper prints it
-    stop_words: str = "news"  # which list of `STOP_WORDS` to leave out
-    numbers: bool = False  # whether to keep words without a letter
-    max_positions: int = 1000  # most steps of a text
-    seed: int = 0  # of the starting vectors
+    def __init__(
+        self,
+        dim: int = _DEFAULT.dim,  # values per word
+        window: int = _DEFAULT.window,  # largest distance in words that counts as near
+        x_max: float = _DEFAULT.x_max,  # X_max: how often a pair must be seen to weigh fully
+        alpha: float = _DEFAULT.alpha,  # α of a pair's weight
+        epochs: int = _DEFAULT.epochs,  # steps of AdaGrad
+        learning_rate: float = _DEFAULT.learning_rate,  # η of AdaGrad
+        min_count: int = _DEFAULT.min_count,  # how often a word must occur
+        shared: bool = _DEFAULT.shared,  # one γ and b for both words of a pair, as the paper prints it
+        stop_words: str = _DEFAULT.stop_words,  # which list of `STOP_WORDS` to leave out
+        numbers: bool = _DEFAULT.numbers,  # whether to keep words without a letter
+        max_positions: int = _TEXT.max_positions,  # most steps per text
+        seed: int = _DEFAULT.seed,  # of the starting vectors
+    ):
+        self.dim, self.window, self.x_max, self.alpha = dim, window, x_max, alpha
+        self.epochs, self.learning_rate, self.min_count, self.shared = epochs, learning_rate, min_count, shared
+        self.stop_words, self.numbers, self.max_positions, self.seed = stop_words, numbers, max_positions, seed
 
     def fit(
         self,
         texts: Iterable[str | None],  # descriptions, each counted as often as it is given
         y: Any = None,  # ignored
     ) -> Self:  # with `words_` (most frequent first, then by alphabet), `vocabulary_`, `vectors_` (V, dim), `cost_`
-        "Learn the vectors of all words that occur `min_count` times."
-        for name, least in [("dim", 1), ("window", 1), ("min_count", 1), ("epochs", 0)]:
-            _at_least(name, getattr(self, name), least)
-        if not self.x_max > 0:
-            raise ValueError(f"x_max must be above 0, was {self.x_max!r}")
+        "Learn the vectors of all words that occur `min_count` times; raises `NoWords` where there are none."
+        self._check_params()
         documents = self.tokenize(texts)
         counts = Counter(word for document in documents for word in document)
         words = sorted((w for w in counts if counts[w] >= self.min_count), key=lambda w: (-counts[w], w))
@@ -159,4 +161,4 @@ class GloVe(WordVectors):
             X, self.dim, self.x_max, self.alpha, self.epochs, self.learning_rate, self.shared, self.seed
         )
         vectors = first[:, : self.dim] if self.shared else first[:, : self.dim] + second[:, : self.dim]
-        return self._know(words, vectors)
+        return self._learn(words, vectors)

@@ -6,14 +6,15 @@
 __all__ = ['DAMAGED', 'RefusedPickle', 'unpickle_arrays']
 
 # %% ../../nbs/2_method/05_pickles.ipynb #10-004
-import io
 import pickle
-import re
 from collections.abc import Iterable
 from typing import Any, BinaryIO
 
 import numpy as np
 
+# %% ../../nbs/2_method/05_pickles.ipynb #p-004
+class RefusedPickle(pickle.UnpicklingError, ValueError):
+    "A pickle that is damaged, or holds something else than arrays and plain values."
 
 # %% ../../nbs/2_method/05_pickles.ipynb #10-106
 _DTYPES = frozenset(f"{kind}{size}" for kind in "fiu" for size in (2, 4, 8)) | {"i1", "u1", "b1", "O8"}
@@ -51,19 +52,9 @@ class _Array:
 class _Plain:
     "Stands for a class whose instances are nothing but their attributes."
 
-# %% ../../nbs/2_method/05_pickles.ipynb #10-107
-_NUMPY = {"numpy.dtype": _Dtype, "numpy.ndarray": _Array}
-_NUMPY |= {f"numpy.{core}.multiarray._reconstruct": _Array for core in ("core", "_core")}
-_ERRORS = (pickle.UnpicklingError, EOFError, LookupError, AttributeError)  # what reading a damaged pickle may raise
-DAMAGED = (*_ERRORS, TypeError, ValueError, OverflowError, MemoryError)
-
-
-class RefusedPickle(pickle.UnpicklingError):
-    "A pickle that holds something else than arrays and plain values."
-
 # %% ../../nbs/2_method/05_pickles.ipynb #10-107bx
 def _plain(value: Any, done: dict[int, Any], depth: int = 6) -> Any:
-    "Dicts and arrays instead of what stood for them; a dict that holds itself ends the search."
+    "Replace stand-ins by dicts and arrays; stops at a dict that holds itself."
     if id(value) in done or not depth:
         return done.get(id(value), value)
     if isinstance(value, _Array):
@@ -76,13 +67,18 @@ def _plain(value: Any, done: dict[int, Any], depth: int = 6) -> Any:
     return done[id(value)]
 
 # %% ../../nbs/2_method/05_pickles.ipynb #10-133
+_NUMPY = {"numpy.dtype": _Dtype, "numpy.ndarray": _Array}
+_NUMPY |= {f"numpy.{core}.multiarray._reconstruct": _Array for core in ("core", "_core")}
+_ERRORS = (pickle.UnpicklingError, EOFError, LookupError, AttributeError)  # what reading a damaged pickle may raise
+DAMAGED = (*_ERRORS, TypeError, ValueError, OverflowError, MemoryError)
+
+
 def unpickle_arrays(
     file: BinaryIO,  # at the pickle's first byte
     classes: Iterable[str] = (),  # full names of classes that may occur, read as a dict of their attributes
 ) -> Any:  # dicts, lists, numbers, strings, arrays
-    "Read a pickle of arrays and plain values. Raises `pickle.UnpicklingError` for what names, or is, anything else."
+    "Read a pickle of arrays and plain values. Raises `RefusedPickle` for anything else."
     kinds = {**_NUMPY, **dict.fromkeys(classes, _Plain)}
-    # classes of its own for each file, so that a pickle can't change one for the next
     known: dict[str, type] = {name: type(kind.__name__, (kind,), {}) for name, kind in kinds.items()}
 
     class Reader(pickle.Unpickler):
@@ -96,4 +92,4 @@ def unpickle_arrays(
     except RefusedPickle:
         raise
     except DAMAGED as error:
-        raise pickle.UnpicklingError(f"is damaged ({str(error) or type(error).__name__})") from None
+        raise RefusedPickle(f"is damaged ({str(error) or type(error).__name__})") from None

@@ -18,7 +18,10 @@ from gensim.parsing.preprocessing import STOPWORDS
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from ..core import one_of
+from ..settings.reading import check_section
+from ..settings.sections import Glove, TextFeatures
+
+_DEFAULT = Glove()
 
 # %% ../../nbs/2_method/03_tokens.ipynb #10-009
 _LINK = re.compile(r"(?:https?://|www\.)\S*|\S+@\S+\.\S+|\b[\w-]+(?:\.[a-z]{2,})+/\S*")
@@ -26,7 +29,7 @@ _NEGATION = re.compile(r"\b[^\W\d_]+n't\b")
 _ENDING = re.compile(r"'(?:s|re|ve|ll|d|m)\b")
 _APOSTROPHES = str.maketrans("\u2019\u2018\u02bc\u0060\u00b4", "'" * 5)
 
-
+# %% ../../nbs/2_method/03_tokens.ipynb #10-009c
 def clean(
     text: str | None,  # a description; None and not-a-number count as empty
 ) -> str:  # lower-case words separated by single spaces
@@ -47,42 +50,44 @@ STOP_WORDS = {"news": STOPWORDS - {"fire", "cry"}, "gensim": STOPWORDS, "none": 
 
 def tokenize(
     text: str | None,  # a description
-    stop_words: str = "news",  # which list of `STOP_WORDS` to leave out
-    numbers: bool = False,  # whether to keep words without a letter, such as 911
+    stop_words: str = _DEFAULT.stop_words,  # which list of `STOP_WORDS` to leave out
+    numbers: bool = _DEFAULT.numbers,  # whether to keep words without a letter, such as 911
 ) -> list[str]:  # words in their order; none for a missing text
     "Split a text into lower-case words without punctuation and stop words."
-    left_out = STOP_WORDS[one_of("stop_words", stop_words, STOP_WORDS)]
     wanted = str.isalnum if numbers else str.isalpha
     return [
         word
         for word in clean(text).split()
-        if word not in left_out
+        if word not in STOP_WORDS[stop_words]
         and any(map(wanted, word))
         and (len(word) > 1 or word.isdigit() or not word.isascii())
     ]
 
-# %% ../../nbs/2_method/03_tokens.ipynb #10-025
-def _at_least(name: str, value: float, least: float) -> None:
-    "Raise `ValueError` where a number is too small."
-    if not value >= least:
-        raise ValueError(f"{name} must be at least {least}, was {value!r}")
-
 # %% ../../nbs/2_method/03_tokens.ipynb #10-054
 class WordVectors(TransformerMixin, BaseEstimator):
-    "What trained and loaded word vectors share: from texts to sequences of vectors, and to disk and back."
+    "What trained and loaded word vectors share: from texts to sequences of vectors."
 
-    stop_words: str
-    numbers: bool
-    max_positions: int
+    stop_words: str  # which list of `STOP_WORDS` to leave out
+    numbers: bool  # whether to keep words without a letter
+    max_positions: int  # most steps per text
 
-    def _know(self, words: Sequence[str], vectors: np.ndarray) -> Self:
-        "Take words and their vectors, (V, dim), as what was learnt."
+    def _check_params(self) -> None:
+        "Raise `SettingsError` where a parameter isn't what its section of the settings allows."
+        for section in (Glove, TextFeatures):
+            given = {name: value for name, value in self.get_params().items() if name in section.model_fields}
+            check_section(section, given, type(self).__name__)
+
+    def _learn(self, words: Sequence[str], vectors: np.ndarray) -> Self:
+        "Keep words and their vectors, (V, dim)."
         self.words_ = list(words)
         self.vocabulary_ = {word: row for row, word in enumerate(self.words_)}
         self.vectors_ = np.ascontiguousarray(vectors, dtype=np.float32)
         return self
 
-    def tokenize(self, texts: Iterable[str | None]) -> list[list[str]]:
+    def tokenize(
+        self,
+        texts: Iterable[str | None],  # descriptions
+    ) -> list[list[str]]:  # one list of words per text
         "The words of each text, known or not."
         if isinstance(texts, str):
             raise TypeError(f"texts must be a list of texts, was the one text {texts[:40]!r}")
@@ -91,16 +96,18 @@ class WordVectors(TransformerMixin, BaseEstimator):
     def transform(
         self,
         texts: Iterable[str | None],  # descriptions
-    ) -> list[np.ndarray]:  # one (steps, dim) float32 a text, 1 ≤ steps ≤ max_positions
+    ) -> list[np.ndarray]:  # one (steps, dim) float32 per text, 1 ≤ steps ≤ max_positions
         "Turn each text into the sequence of its words' vectors."
         check_is_fitted(self, "vectors_")
-        _at_least("max_positions", self.max_positions, 1)
         rows = [[self.vocabulary_[w] for w in words if w in self.vocabulary_] for words in self.tokenize(texts)]
         nothing = np.zeros((1, self.vectors_.shape[1]), np.float32)
         return [self.vectors_[known[: self.max_positions]] if known else nothing.copy() for known in rows]
 
-    def coverage(self, texts: Iterable[str | None]) -> float:
-        "Share of the texts' words that have a vector; 0 where there are no words."
+    def coverage(
+        self,
+        texts: Iterable[str | None],  # descriptions
+    ) -> float:  # from 0 to 1; 0 where there are no words
+        "Share of the texts' words that have a vector."
         check_is_fitted(self, "vectors_")
         known = [word in self.vocabulary_ for words in self.tokenize(texts) for word in words]
         return sum(known) / max(len(known), 1)

@@ -4,34 +4,36 @@
 
 # %% auto #0
 __all__ = ['KEYED', 'split_line', 'VectorFile', 'read_vectors', 'PretrainedVectors', 'make_vectors', 'describe_vectors',
-           'load_vectors', 'save_vectors']
+           'save_vectors', 'load_vectors']
 
 # %% ../../nbs/2_method/06_vectors.ipynb #10-004
 import gzip
+import inspect
 import io
 import json
 import pickle
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
 
 import numpy as np
-import pandas as pd
-from gensim.models import KeyedVectors
 from sklearn.utils.validation import check_is_fitted
 
-from ..core import digest_file, load_arrays, load_provenance, one_of, save_arrays
+from ..core import digest_file, load_arrays, load_provenance, save_arrays
+from ..settings.sections import Glove, TextFeatures
 from .glove import GloVe, NoWords
 from .pickles import DAMAGED, unpickle_arrays
-from .tokens import WordVectors, _at_least
+from .tokens import WordVectors
+
+_DEFAULT, _TEXT = Glove(), TextFeatures()
 
 # %% ../../nbs/2_method/06_vectors.ipynb #10-101
 def _is_number(text: bytes) -> bool:
+    "Whether some text is a number."
     try:
         float(text)
     except ValueError:
@@ -54,7 +56,7 @@ def split_line(
 
 # %% ../../nbs/2_method/06_vectors.ipynb #10-101cx
 def _vector(numbers: list[bytes]) -> np.ndarray:  # float32
-    "Numbers as they are written, as numbers."
+    "Convert numbers as they are written."
     with np.errstate(over="ignore"):
         vector = np.array(numbers, dtype=np.float32)  # could not convert string to float: …
     if not np.isfinite(vector).all():
@@ -62,11 +64,8 @@ def _vector(numbers: list[bytes]) -> np.ndarray:  # float32
     return vector
 
 # %% ../../nbs/2_method/06_vectors.ipynb #10-114
-KEYED = "gensim.models.keyedvectors.KeyedVectors"
-
-
 def _text_entries(file: BinaryIO, first: bytes) -> Iterator[tuple[str, bytes]]:  # where, line
-    "Lines of a text file, of which the first is given where it isn't a header."
+    "Lines of a text file; `first` is the line that was read already, empty where it was a header."
     if first:
         yield "line 1", first
     for number, line in enumerate(file, 2):
@@ -87,6 +86,9 @@ def _binary_entries(file: BinaryIO, dim: int, count: int) -> Iterator[tuple[str,
         yield f"word {number}", (bytes(word).lstrip(b"\n"), np.frombuffer(raw, "<f4"))
 
 # %% ../../nbs/2_method/06_vectors.ipynb #10-115
+KEYED = "gensim.models.keyedvectors.KeyedVectors"
+
+
 def _keyed_entries(path: Path, file: BinaryIO) -> tuple[int, Iterator[tuple[str, tuple[bytes, np.ndarray]]]]:
     "Length of the vectors, and words and vectors, of a file that gensim's `KeyedVectors.save` wrote."
     aside = path.with_name(f"{path.name}.vectors.npy")  # where gensim puts a large array
@@ -98,35 +100,29 @@ def _keyed_entries(path: Path, file: BinaryIO) -> tuple[int, Iterator[tuple[str,
         if vectors.ndim != 2 or len(words) != len(vectors):
             raise ValueError(f"has {len(words)} words and vectors of shape {vectors.shape}")
     except FileNotFoundError:
-        raise ValueError(f"word vectors {path}: the numbers are in a second file, put {aside.name} beside it") from None
+        raise ValueError(f"the numbers are in a second file, put {aside.name} beside it") from None
     except DAMAGED as error:
         reason = f"{error}" if isinstance(error, pickle.UnpicklingError | ValueError) else "holds no word vectors"
         raise ValueError(
-            f"word vectors {path}: is a pickle that {reason}; only what gensim's KeyedVectors.save writes is read. "
+            f"is a pickle that {reason}; only what gensim's KeyedVectors.save writes is read. "
             "From any other model of gensim, export with model.wv.save_word2vec_format('vectors.bin', binary=True)"
         ) from None
     entries = ((f"word {n}", (word.encode(), row)) for n, (word, row) in enumerate(zip(words, vectors), 1))
     return vectors.shape[1], entries
 
-# %% ../../nbs/2_method/06_vectors.ipynb #10-116
-class VectorFile(NamedTuple):
-    "What a file of word vectors holds."
-
-    words: list[str]  # in the file's order: mostly the most frequent first
-    vectors: np.ndarray  # (V, dim) float32
-    skipped: list[str]  # what was wrong with entries that were left out
-
 # %% ../../nbs/2_method/06_vectors.ipynb #10-116bx
-def _entries(path: Path, file: BinaryIO) -> tuple[int, int | None, Callable, Iterator]:
-    "See what a file is. Gives dim, how many entries it promises, how to take an entry apart, and the entries."
+def _entries(
+    path: Path,
+    file: BinaryIO,  # the file of that path, unpacked, at its beginning
+) -> tuple[int, int | None, Callable, Iterator]:  # dim, how many entries are promised, how to split one, the entries
+    "Recognise a file's format."
     start = file.read(4)
     file.seek(0)
     if start[:1] == b"\x80":
         dim, keyed = _keyed_entries(path, file)
         return dim, None, tuple, keyed
     if start in (b"", b"PK\x03\x04"):
-        wrong = "is a zip archive, unpack it first and give the path of one of its files" if start else "is empty"
-        raise ValueError(f"word vectors {path}: {wrong}")
+        raise ValueError("is a zip archive, unpack it and give the path of one of its files" if start else "is empty")
     first = file.readline()
     sizes = re.fullmatch(rb"(\d+) (\d+)\s*", first)
     if not sizes:
@@ -134,7 +130,7 @@ def _entries(path: Path, file: BinaryIO) -> tuple[int, int | None, Callable, Ite
         return dim, None, lambda line: split_line(line, dim), _text_entries(file, first)
     count, dim = map(int, sizes.groups())
     if not 0 < dim <= 10_000:
-        raise ValueError(f"word vectors {path}: its header must give a length of vectors from 1 to 10000, gave {dim}")
+        raise ValueError(f"its header must give a length of vectors from 1 to 10000, gave {dim}")
     sample = file.read(1024)
     file.seek(len(first))
     if any(byte < 9 for byte in sample):
@@ -143,7 +139,10 @@ def _entries(path: Path, file: BinaryIO) -> tuple[int, int | None, Callable, Ite
 
 # %% ../../nbs/2_method/06_vectors.ipynb #10-117
 def _take(
-    entries: Iterable, apart: Callable, only: AbstractSet[str] | None, strict: bool
+    entries: Iterable[tuple[str, Any]],  # where, entry
+    split: Callable,  # entry → word, numbers
+    only: AbstractSet[str] | None,  # words to keep; None: all
+    strict: bool,  # whether a wrong entry is an error; else it is left out
 ) -> tuple[dict[str, int], bytearray, list[str], int]:
     "Words (with their rows), the bytes of their vectors, what was left out, how many entries there were."
     rows: dict[str, int] = {}
@@ -151,7 +150,7 @@ def _take(
     for where, entry in entries:
         number += 1
         try:
-            raw, numbers = apart(entry)
+            raw, numbers = split(entry)
             word = raw.decode()
             if only is not None and word not in only:
                 continue
@@ -166,17 +165,23 @@ def _take(
             skipped.append(f"{where}: {reason}")
     return rows, data, skipped, number
 
+# %% ../../nbs/2_method/06_vectors.ipynb #10-116
+class VectorFile(NamedTuple):
+    "What a file of word vectors holds."
+
+    words: list[str]  # in the file's order: mostly the most frequent first
+    vectors: np.ndarray  # (V, dim) float32
+    skipped: list[str]  # what was wrong with entries that were left out
+
 # %% ../../nbs/2_method/06_vectors.ipynb #10-134
 def read_vectors(
     path: str | Path,  # GloVe's or word2vec's text, word2vec's binary, either also as .gz, or gensim's KeyedVectors
     only: AbstractSet[str] | None = None,  # words to keep; None keeps all. Others' numbers are counted, not read
-    limit: int | None = None,  # read only so many words from the top
-    malformed: str = "error",  # or "skip": leave out an entry that is wrong, and say so in `skipped`
+    limit: int | None = _DEFAULT.limit,  # read only so many words from the top
+    malformed: str = _DEFAULT.malformed,  # "error", or "skip": leave out a wrong entry and report it in `skipped`
 ) -> VectorFile:
     "Read word vectors, one entry at a time. Raises `ValueError` that names file, line and what is wrong there."
-    path, strict = Path(path), one_of("malformed", malformed, ["error", "skip"]) == "error"
-    if limit is not None:
-        _at_least("limit", limit, 1)
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"no word vectors at {path}: put a file in GloVe's or word2vec's format there (glove.6B.zip of "
@@ -186,29 +191,32 @@ def read_vectors(
         packed = plain.peek(2)[:2] == b"\x1f\x8b"
         try:
             file = io.BufferedReader(gzip.GzipFile(fileobj=plain)) if packed else plain  # type: ignore[arg-type]
-            dim, count, apart, entries = _entries(path, file)
-            rows, data, skipped, number = _take(islice(entries, limit), apart, only, strict)
+            dim, count, split, entries = _entries(path, file)
+            rows, data, skipped, number = _take(islice(entries, limit), split, only, malformed == "error")
+            if count is not None and number != (count if limit is None else min(count, limit)):
+                raise ValueError(f"its header promises {count} words, the file has {number}")
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"word vectors {path}: is damaged or cut off: {error}") from None
         except ValueError as error:
-            known = str(error).startswith("word vectors")
-            raise ValueError(f"{'' if known else f'word vectors {path}, '}{error}") from None
-    if count is not None and number != (count if limit is None else min(count, limit)):
-        raise ValueError(f"word vectors {path}: its header promises {count} words, the file has {number}")
+            raise ValueError(f"word vectors {path}: {error}") from None
     return VectorFile(list(rows), np.frombuffer(data, np.float32).reshape(len(rows), dim), skipped)
 
 # %% ../../nbs/2_method/06_vectors.ipynb #10-074
-@dataclass(eq=False, repr=False)
 class PretrainedVectors(WordVectors):
     "Word vectors read from a file, see `read_vectors`."
 
-    path: str  # such as glove.6B.50d.txt
-    stop_words: str = "news"  # which list of `STOP_WORDS` to leave out
-    numbers: bool = False  # whether to keep words without a letter
-    max_positions: int = 1000  # most steps of a text
-    restrict: bool = False  # keep only words of the texts that `fit` is given: little memory, but no other words later
-    limit: int | None = None  # read only so many words from the top of the file
-    malformed: str = "error"  # or "skip": leave out lines that are wrong
+    def __init__(
+        self,
+        path: str,  # such as glove.6B.50d.txt
+        stop_words: str = _DEFAULT.stop_words,  # which list of `STOP_WORDS` to leave out
+        numbers: bool = _DEFAULT.numbers,  # whether to keep words without a letter
+        max_positions: int = _TEXT.max_positions,  # most steps per text
+        restrict: bool = _DEFAULT.restrict,  # keep only words of the texts of `fit`, which saves memory
+        limit: int | None = _DEFAULT.limit,  # read only so many words from the top of the file; None: all
+        malformed: str = _DEFAULT.malformed,  # "error", or "skip": leave out lines that are wrong
+    ):
+        self.path, self.stop_words, self.numbers, self.max_positions = path, stop_words, numbers, max_positions
+        self.restrict, self.limit, self.malformed = restrict, limit, malformed
 
     def fit(
         self,
@@ -216,6 +224,7 @@ class PretrainedVectors(WordVectors):
         y: Any = None,  # ignored
     ) -> Self:  # with `words_`, `vocabulary_`, `vectors_` (V, dim), `digest_` (SHA-256 of the file), `skipped_`
         "Read the file."
+        self._check_params()
         only = None
         if self.restrict:
             if texts is None:
@@ -225,11 +234,11 @@ class PretrainedVectors(WordVectors):
         if not words:
             raise ValueError(f"word vectors {self.path}: has none of the {len(only or ())} words of texts")
         self.digest_ = digest_file(self.path)
-        return self._know(words, vectors)
+        return self._learn(words, vectors)
 
 # %% ../../nbs/2_method/06_vectors.ipynb #10-130
 def _check_known(vectors: PretrainedVectors, texts: list[str | None]) -> PretrainedVectors:
-    "Raise `ValueError` where vectors know no word of texts that have some, such as those of another language."
+    "Raise `ValueError` where vectors know no word of texts that have some."
     if any(vectors.tokenize(texts)) and not vectors.coverage(texts):
         shown = ", ".join(map(repr, vectors.words_[:3]))
         raise ValueError(f"word vectors {vectors.path}: must know words of the descriptions, know {shown} … only")
@@ -237,26 +246,22 @@ def _check_known(vectors: PretrainedVectors, texts: list[str | None]) -> Pretrai
 
 # %% ../../nbs/2_method/06_vectors.ipynb #10-130bx
 def make_vectors(
-    settings: Mapping[str, Any],  # `source`, "trained" (the default) or a file, and fields of the two estimators
-    texts: Iterable[str | None],  # what to train on; with a file, the texts whose words to keep where `restrict` is set
+    settings: Glove,  # `source` is "trained" or names a file
+    texts: Iterable[str | None],  # what to train on; of a file, the texts whose words to keep where `restrict` is set
+    file: str | Path | None = None,  # the file, where `source` names published vectors; None: `source` is its path
 ) -> WordVectors:  # a fitted `GloVe` or `PretrainedVectors`
-    "Get word vectors from where settings say: trained on texts (no vectors where these have no words), or from a file."
-    given = dict(settings)
-    source = given.pop("source", "trained")
-    allowed = {kind: {field.name for field in fields(kind)} - {"path"} for kind in (GloVe, PretrainedVectors)}
-    for name in given:
-        if not any(name in names for names in allowed.values()):
-            raise ValueError(f"settings of word vectors: unknown setting {name!r}")
-    kind = GloVe if source == "trained" else PretrainedVectors
-    taken = {name: value for name, value in given.items() if name in allowed[kind]}
+    "Get word vectors as settings say: trained on texts (no vectors where these have no words), or from a file."
+    texts = list(texts)
+    kind = GloVe if settings.source == "trained" else PretrainedVectors
+    taken = {name: getattr(settings, name) for name in inspect.signature(kind).parameters if name in Glove.model_fields}
     if kind is PretrainedVectors:
-        return _check_known(PretrainedVectors(path=str(source), **taken).fit(texts := list(texts)), texts)
+        return _check_known(PretrainedVectors(str(file or settings.source), **taken).fit(texts), texts)
     embedding = GloVe(**taken)
     try:
         return embedding.fit(texts)
     except NoWords:
         embedding.cost_ = []
-        return embedding._know([], np.empty((0, embedding.dim), np.float32))
+        return embedding._learn([], np.empty((0, embedding.dim), np.float32))
 
 # %% ../../nbs/2_method/06_vectors.ipynb #10-130cx
 def describe_vectors(
@@ -269,20 +274,6 @@ def describe_vectors(
         return {"source": "trained", **size}
     file = {"sha256": embedding.digest_, "skipped": len(embedding.skipped_), "restricted": embedding.restrict}
     return {"source": Path(embedding.path).name, **size, **file}
-
-# %% ../../nbs/2_method/06_vectors.ipynb #10-079
-def load_vectors(
-    path: str | Path,  # file written by `save_vectors`
-) -> WordVectors:  # a fitted `GloVe` or `PretrainedVectors`
-    "Read word vectors, with their words and settings."
-    kinds: dict[str, type[WordVectors]] = {"GloVe": GloVe, "PretrainedVectors": PretrainedVectors}
-    header, arrays = load_provenance(path), load_arrays(path)
-    embedding = kinds[one_of("kind", header["kind"], kinds)](**header["params"])
-    if arrays["cost"].size:
-        embedding.cost_ = arrays["cost"].tolist()  # type: ignore[attr-defined]
-    if isinstance(embedding, PretrainedVectors) and "file" in header:
-        embedding.digest_, embedding.skipped_ = header["file"]["sha256"], header["file"]["skipped"]
-    return embedding._know(json.loads(arrays["words"].tobytes()), arrays["vectors"])
 
 # %% ../../nbs/2_method/06_vectors.ipynb #10-056bx
 def save_vectors(
@@ -301,3 +292,17 @@ def save_vectors(
     if isinstance(embedding, PretrainedVectors):
         header["file"] = {"sha256": embedding.digest_, "skipped": embedding.skipped_}
     return save_arrays(path, arrays, header)
+
+# %% ../../nbs/2_method/06_vectors.ipynb #10-079
+def load_vectors(
+    path: str | Path,  # file written by `save_vectors`
+) -> WordVectors:  # a fitted `GloVe` or `PretrainedVectors`
+    "Read word vectors, with their words and parameters."
+    kinds: dict[str, type[WordVectors]] = {"GloVe": GloVe, "PretrainedVectors": PretrainedVectors}
+    header, arrays = load_provenance(path), load_arrays(path)
+    embedding = kinds[header["kind"]](**header["params"])
+    if arrays["cost"].size:
+        embedding.cost_ = arrays["cost"].tolist()  # type: ignore[attr-defined]
+    if isinstance(embedding, PretrainedVectors) and "file" in header:
+        embedding.digest_, embedding.skipped_ = header["file"]["sha256"], header["file"]["skipped"]
+    return embedding._learn(json.loads(arrays["words"].tobytes()), arrays["vectors"])
