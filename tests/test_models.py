@@ -16,7 +16,6 @@ import pandas as pd
 import pytest
 import skops.io
 from conftest import ROOT, environment
-from mmdisaster.settings.tree import Settings
 from safetensors.numpy import load_file
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.preprocessing import StandardScaler
@@ -36,6 +35,7 @@ from mmdisaster.model.training import check_training, prepare_weights, train
 from mmdisaster.settings import read_settings
 from mmdisaster.settings.reading import merged
 from mmdisaster.settings.sections import Fusion
+from mmdisaster.settings.tree import Settings
 from mmdisaster.simulate.clips import SimulationSettings, simulate_corpus
 from mmdisaster.static.extraction import ExtractionError, extract
 from mmdisaster.steps.fusion import fit_algorithm1, score_algorithm1

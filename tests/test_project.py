@@ -16,11 +16,11 @@ import stage as launcher
 import stages as graph
 import yaml
 from conftest import ROOT, command, read_notebook
-from mmdisaster.settings.tree import Settings
 from pydantic import BaseModel
 
 import docs
 from mmdisaster.settings.reading import SettingsError, read_settings
+from mmdisaster.settings.tree import Settings
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 AUDIT = yaml.safe_load((ROOT / "audit" / "dvc.yaml").read_text())["stages"]
