@@ -7,7 +7,6 @@ import re
 import shutil
 from functools import partial
 
-import docs
 import lessons
 import nbformat
 import params
@@ -19,6 +18,7 @@ import yaml
 from conftest import ROOT, command, read_notebook
 from pydantic import BaseModel
 
+import docs
 from mmdisaster.settings.reading import SettingsError, read_settings
 from mmdisaster.settings.sections import Settings
 
@@ -276,7 +276,7 @@ def test_params_yaml_states_the_defaults_and_editors_know_them(capsys):
     assert params.main(["--check"]) == 0, capsys.readouterr().err
 
 
-@pytest.mark.parametrize("place", leaves(Settings), ids=".".join)
+@pytest.mark.parametrize("place", [*leaves(Settings)], ids=".".join)
 def test_a_wrong_value_is_refused_by_its_name(place):
     for wrong in [{"no": {"such": "value"}}, [["nested"], None], float("nan")]:
         with pytest.raises(SettingsError, match=re.escape(place[0])):
