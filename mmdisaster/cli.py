@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from mmdisaster.data.clips import Clip
-
     from mmdisaster.model.prediction import Prediction
     from mmdisaster.settings.sections import Settings
 

@@ -177,7 +177,7 @@ def test_an_extractor_that_does_not_answer_for_each_input(tmp_path, given):
             return super().encode(inputs) + super().encode(["one more"])
 
     manifest = pd.DataFrame({"clip_id": list("abcd"), "media": "", "text": "fine"})
-    with pytest.raises(RuntimeError, match=f"encode must give one array an input, gave {given} for 4"):
+    with pytest.raises(RuntimeError, match=f"encode must give one array per input, gave {given} for 4"):
         extract(manifest, tmp_path, Twice() if given == 5 else Wrong(), tmp_path / "store")
 
 

@@ -9,6 +9,7 @@ import pytest
 from media_files import cut, write_media
 
 from mmdisaster.core import load_json
+from mmdisaster.data.clips import read_clips
 from mmdisaster.data.corpus import read_corpus, save_corpus
 from mmdisaster.data.inspection import format_problems, inspect_corpus
 from mmdisaster.data.manifest import ManifestError, check_manifest, read_concepts, read_manifest
@@ -117,6 +118,8 @@ ERRORS = {  # kind → what to do to the manifest, what the user sees
     "misspelt column": (lambda table: table.rename(columns={"labels": "lables"}), r"'lables': is unknown.*'labels'"),
     "misspelt start": (lambda table: table.rename(columns={"start": "strat"}), r"'strat': is unknown.*'start'"),
     "start by another name": (lambda table: table.rename(columns={"start": "begin"}), r"'begin': is unknown.*'start'"),
+    "start in two words": (lambda table: table.rename(columns={"start": "Start time"}),
+                           r"'Start time': is unknown.*'start'"),
     "start with underscores": (cell(start="1_0"), r"row 4, column 'start': must be seconds from 0 up, was '1_0'"),
     "column twice": (content(f"{HEADER},text\n"), r"column 'text': must be there once, is there twice"),
     "empty row": (cell(**dict.fromkeys(["clip_id", "video_id", "media", "start", "end", "text", "labels"], "")),
@@ -228,6 +231,37 @@ def test_reading_refuses_what_inspection_finds_in_the_manifest(media, kind):
     if inspect_corpus(path, CONCEPTS, media=False).errors:
         with pytest.raises(ManifestError, match=message):
             read_manifest(path, CONCEPTS)
+
+
+IN_BOTH = [
+    "empty file", "blank file", "header only", "UTF-16", "Latin-1", "binary", "semicolons", "tabs",
+    "comma in text", "comma in all texts", "open quote", "misspelt start", "start by another name",
+    "start in two words", "start with underscores", "column twice", "empty row", "no media, no text",
+    "negative start", "start NaN", "end infinite", "start a word", "start a clock time", "decimal comma",
+    "start after end", "start is end",
+]  # fmt: skip
+ONLY_IN_MANIFESTS = [
+    "no clip_id", "clip_id twice", "no video_id", "missing file", "address", "folder", "absolute path",
+    "path upwards", "no labels", "misspelt concept", "empty media", "noise", "cut off MKV",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", IN_BOTH)
+def test_clips_to_predict_are_read_as_a_manifest_is(media, kind):
+    """Same files, same cells, same words."""
+    change, message = ERRORS[kind]
+    path = written(media, change, kind)
+    with pytest.raises(ManifestError, match=message) as clips:
+        read_clips(path)
+    with pytest.raises(ManifestError, match=message) as manifest:
+        read_manifest(path, CONCEPTS)
+    assert set(map(str, clips.value.problems)) <= set(map(str, manifest.value.problems))
+
+
+@pytest.mark.parametrize("kind", ONLY_IN_MANIFESTS)
+def test_clips_to_predict_need_no_labels_and_fail_one_by_one(media, kind):
+    path = written(media, ERRORS[kind][0], kind)
+    assert len(read_clips(path)) == 45
 
 
 @pytest.mark.parametrize("name", ["gone.csv", "manifest.xlsx", "directory.csv", "broken.parquet"])

@@ -16,12 +16,12 @@ import pandas as pd
 import pytest
 import skops.io
 from conftest import ROOT, environment
-from mmdisaster.data.clips import Clip, read_clips
 from safetensors.numpy import load_file
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.preprocessing import StandardScaler
 
 from mmdisaster.core import digest_file, digest_json, load_arrays, load_json, save_arrays, save_json
+from mmdisaster.data.clips import Clip, read_clips
 from mmdisaster.data.manifest import read_manifest
 from mmdisaster.data.sequences import Sequences
 from mmdisaster.data.split import Split

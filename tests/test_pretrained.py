@@ -25,9 +25,10 @@ from filelock import FileLock
 from gensim.models import KeyedVectors, Word2Vec
 from torch.nn import functional as F
 
-from mmdisaster import pretrained
+from mmdisaster.settings.sections import Glove
 from mmdisaster.static.inception import InceptionV3, inception_weights, torchvision_models
 from mmdisaster.static.soundnet import SoundNet, SoundNetFeatures, soundnet_weights
+from mmdisaster.weights import download
 from mmdisaster.weights.download import WeightsError
 from mmdisaster.weights.formats import read_soundnet_npy, read_soundnet_pth
 from mmdisaster.weights.published import KNOWN, cache_folder, fetch, resolve_source, verify, weights_path
@@ -183,7 +184,7 @@ def test_a_killed_download_leaves_no_file_and_goes_on(serve, tmp_path):
     server = serve(cuts=[100_000])
     server.hang.clear()  # half of the file, and then nothing
     call = f"download(({server.url!r},), {str(tmp_path / FILE)!r}, 'md5:')"
-    script = f"from mmdisaster.pretrained import download; {call}"
+    script = f"from mmdisaster.weights.download import download; {call}"
     process = subprocess.Popen([sys.executable, "-c", script], env=environment(ROOT))
     part = tmp_path / f"{FILE}.part"
     for _ in range(600):
@@ -351,7 +352,7 @@ def test_a_folder_that_can_not_be_written(serve, tmp_path):
 
 def test_a_full_disk(serve, tmp_path, monkeypatch):
     serve()
-    monkeypatch.setattr(pretrained.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     with pytest.raises(WeightsError, match="300,000 bytes are needed, 1,000 are free"):
         fetch(NAME, tmp_path, **QUICK)
     assert left(tmp_path) == []
@@ -685,8 +686,8 @@ def test_glove_as_gensim_publishes_it(serve, tmp_path):
     content = gzip.compress("\n".join(["3 25", *glove_lines(words, vectors), ""]).encode())
     serve(NAME, content, digest=f"md5:{hashlib.md5(content).hexdigest()}", size=len(content), cuts=[100])
     fetch(NAME, tmp_path, **QUICK)
-    settings = {"source": resolve_source(NAME, "text", tmp_path), "restrict": True}
-    found = make_vectors(settings, ["Storm at the café", None])
+    settings, file = Glove(source=NAME, restrict=True), weights_path(NAME, "text", tmp_path)
+    found = make_vectors(settings, ["Storm at the café", None], file)
     assert found.words_ == ["storm", "café"]
     np.testing.assert_allclose(found.transform(["café! storm"])[0], vectors[[2, 0]], rtol=1e-4)
     saved = load_vectors(save_vectors(tmp_path / "saved.safetensors", found, describe_vectors(found)))

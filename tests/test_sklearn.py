@@ -5,21 +5,24 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import skops.io
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import SkipTestWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.metrics import average_precision_score, make_scorer
+from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 
 from mmdisaster.data.sequences import Sequences
+from mmdisaster.fusion.algorithm1 import Algorithm1
 from mmdisaster.fusion.elimination import RecursiveElimination, hold_out
 from mmdisaster.fusion.powerset import LabelPowerset, WeightedPowersetSVC
 from mmdisaster.fusion.ranking import GiniRanking
 from mmdisaster.study.benchmarks import MLkNN
-from mmdisaster.temporal.classifiers import DenseClassifier, TemporalClassifier
+from mmdisaster.temporal.classifiers import DenseClassifier, TemporalClassifier, load_classifier, save_classifier
 
 EXPECTED_FAILURES = {
     DenseClassifier: {
@@ -34,16 +37,20 @@ CHECKED = [
     WeightedPowersetSVC(kernel="rbf", weights="concept", normalise="paper", scores="hard"),
     RecursiveElimination(ranking=GiniRanking(n_trees=5)),
     RecursiveElimination(LogisticRegression(), ranking=GiniRanking(n_trees=5), stop="full"),
+    Algorithm1(n_trees=5),
+    Algorithm1(n_trees=5, machine="one-vs-rest", stop="full", scale=False),
+    Algorithm1(ranked_by="random", scores="hard", stop="none"),  # a random order may drop what matters
     MLkNN(k=3),  # some checks have ten rows only, and k must be less
     DenseClassifier(learning_rate=0.05, max_epochs=20),  # some checks want a good fit
 ]
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # checks try infinite labels
 @pytest.mark.filterwarnings("ignore::UserWarning")  # PyTorch warns about the checks' read-only arrays
 @parametrize_with_checks(CHECKED, expected_failed_checks=lambda estimator: EXPECTED_FAILURES.get(type(estimator), {}))
-def test_scikit_learns_checks(estimator, check):
+def test_scikit_learns_checks(estimator, check, capfd):
+    """They pass, and silently."""
     check(estimator)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("estimator", [LabelPowerset(), TemporalClassifier()])
@@ -64,12 +71,24 @@ def labelled():
     return pd.DataFrame(X, columns=[f"f{i}" for i in range(10)]), pd.DataFrame(Y, columns=["flood", "rain", "speech"])
 
 
+def scale_and_eliminate(**changes):
+    return Algorithm1(**{"n_trees": 10, "stop": "full"} | changes)
+
+
 def machine():
     return RecursiveElimination(WeightedPowersetSVC(), ranking=GiniRanking(n_trees=10), stop="full")
 
 
 @pytest.mark.parametrize(
-    "estimator", [GiniRanking(n_trees=5), WeightedPowersetSVC(), machine(), MLkNN(), DenseClassifier(max_epochs=2)]
+    "estimator",
+    [
+        GiniRanking(n_trees=5),
+        WeightedPowersetSVC(),
+        machine(),
+        scale_and_eliminate(),
+        MLkNN(),
+        DenseClassifier(max_epochs=2),
+    ],
 )
 def test_data_frames_keep_their_names(estimator, labelled):
     X, Y = labelled
@@ -125,6 +144,74 @@ def test_clips_held_out_teach_nothing(labelled):
     assert np.array_equal(other.decision_function(X), same.decision_function(X))
 
 
+def test_clips_held_out_by_algorithm_1_teach_nothing(labelled):
+    """Neither the scale nor the ranking, nor the machine."""
+    X, Y = (frame.to_numpy() for frame in labelled)
+    same = scale_and_eliminate(stop="none").fit(X, Y)
+    moved = X.copy()
+    moved[same.held_out_] = 100
+    other = scale_and_eliminate(stop="none").fit(moved, Y)
+    assert len(same.held_out_) == 30 and np.array_equal(other.held_out_, same.held_out_)
+    assert np.array_equal(other.scaler_.mean_, same.scaler_.mean_) and np.array_equal(other.ranking_, same.ranking_)
+    assert np.array_equal(other.decision_function(X), same.decision_function(X))
+
+
+@pytest.mark.parametrize("concepts", [1, 2, 3])
+@pytest.mark.parametrize(
+    "estimator",
+    [WeightedPowersetSVC(), machine(), scale_and_eliminate(), scale_and_eliminate(machine="one-vs-rest"), MLkNN()],
+)
+def test_scores_of_several_labels_in_cross_validation(estimator, concepts, labelled):
+    """One column per concept, also where scikit-learn could take two concepts for two classes."""
+    X, Y = labelled[0].to_numpy(), labelled[1].to_numpy()[:, :concepts]
+    method = "predict_proba" if isinstance(estimator, MLkNN) else "decision_function"
+    assert cross_val_predict(estimator, X, Y, method=method, cv=3).shape == Y.shape
+    if concepts > 1:
+        scorer = make_scorer(average_precision_score, response_method=method)
+        fitted = clone(estimator).fit(X[:80], Y[:80])
+        expected = average_precision_score(Y[80:], getattr(fitted, method)(X[80:]))
+        assert scorer(fitted, X[80:], Y[80:]) == expected
+        assert cross_val_score(estimator, X, Y, scoring=scorer, cv=3).min() > 0.5
+
+
+@pytest.mark.parametrize("change", [{}, {"machine": "one-vs-rest"}, {"scale": False}, {"scores": "hard"}])
+def test_algorithm_1_in_a_file(change, labelled):
+    """No class but this library's has to be trusted, and no random forest is in the file."""
+    X, Y = (frame.to_numpy() for frame in labelled)
+    fitted = scale_and_eliminate(**change).fit(X, Y)
+    stored = skops.io.dumps(fitted)
+    unknown = skops.io.get_untrusted_types(data=stored)
+    assert "mmdisaster.fusion.algorithm1.Algorithm1" in unknown
+    assert all(name.startswith("mmdisaster.") for name in unknown)
+    read = skops.io.loads(stored, trusted=unknown)
+    assert np.array_equal(read.decision_function(X), fitted.decision_function(X))
+    assert np.array_equal(read.predict(X), fitted.predict(X)) and read.predict(X).dtype == fitted.predict(X).dtype
+    assert read.elimination_.path_.equals(fitted.elimination_.path_) and read.get_params() == fitted.get_params()
+
+
+def test_a_known_ranking_isnt_made_again(labelled):
+    X, Y = (frame.to_numpy() for frame in labelled)
+    made = scale_and_eliminate().fit(X, Y)
+    given = scale_and_eliminate(ranking=made.ranking_, n_trees=1).fit(X, Y)
+    assert given.importances_ is None and given.elimination_.path_.equals(made.elimination_.path_)
+    with pytest.raises(ValueError, match="ranking must name each of the columns 0 to 9 once"):
+        scale_and_eliminate(ranking=made.ranking_[:5]).fit(X, Y)
+
+
+def test_algorithm_1_checks_its_parameters_by_the_settings(labelled):
+    said = "Algorithm1: 3 problems\n  C: must be .*, was 0\n  stop: must be one of 'text', .*, was 'early'\n  n_trees: "
+    with pytest.raises(ValueError, match=said):
+        scale_and_eliminate(C=0, stop="early", n_trees=0).fit(*labelled)
+    with pytest.raises(ValueError, match="with and without each concept, lacked them for concept 3 of 3"):
+        Y = labelled[1].to_numpy() * [1, 1, 0]
+        scale_and_eliminate(machine="one-vs-rest").fit(labelled[0], Y)
+
+
+def test_elimination_is_quiet_unless_asked(labelled, capfd):
+    scale_and_eliminate(n_jobs=1).fit(*labelled)
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_seed_decides_which_clips_are_held_out(labelled, seed):
     X, Y = labelled
@@ -140,7 +227,11 @@ def test_a_share_that_is_none(labelled, fraction):
 
 
 @pytest.mark.parametrize("labels", [["rain", "siren"], ["rain", "siren", "crowd"], [3, 7], [True, False], ["rain"]])
-@pytest.mark.parametrize("estimator", [WeightedPowersetSVC(), machine(), MLkNN(), DenseClassifier(max_epochs=2)])
+@pytest.mark.parametrize(
+    "estimator",
+    [WeightedPowersetSVC(), machine(), scale_and_eliminate(), scale_and_eliminate(ranked_by="permutation"), MLkNN(),
+     DenseClassifier(max_epochs=2)],
+)  # fmt: skip
 def test_one_label_a_clip(estimator, labels):
     """Decisions are labels; whatever scores there are belong to `classes_`."""
     random = np.random.default_rng(0)
@@ -155,7 +246,16 @@ def test_one_label_a_clip(estimator, labels):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, bool])
-@pytest.mark.parametrize("estimator", [WeightedPowersetSVC(), machine(), MLkNN(), DenseClassifier(max_epochs=2)])
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        WeightedPowersetSVC(),
+        machine(),
+        scale_and_eliminate(machine="one-vs-rest"),
+        MLkNN(),
+        DenseClassifier(max_epochs=2),
+    ],
+)
 def test_decisions_have_the_type_of_the_labels(estimator, dtype, labelled):
     X, Y = (frame.to_numpy() for frame in labelled)
     decided = clone(estimator).fit(X, Y.astype(dtype)).predict(X)
@@ -174,3 +274,21 @@ def test_sequences_in_a_pipeline():
     assert model[:-1].get_feature_names_out().tolist() == [f"temporalclassifier{i}" for i in range(6)]
     with pytest.raises(TypeError, match="X must be Sequences, was ndarray"):
         model.predict(np.ones((2, 3)))
+
+
+def test_networks_check_their_parameters_by_the_settings(labelled):
+    X, Y = labelled
+    said = r"DenseClassifier: 2 problems\n  max_epochs: must be a whole number .*, was 0\n  dropout: .*, was 1.0"
+    with pytest.raises(ValueError, match=said):
+        DenseClassifier(max_epochs=0, dropout=1.0).fit(X, Y)
+    with pytest.raises(ValueError, match="hidden: must be a whole number from 1 to 65,536, was 0"):
+        DenseClassifier(hidden=(8, 0)).fit(X, Y)
+
+
+def test_networks_are_quiet(labelled, capfd, tmp_path):
+    """Progress is shown where `verbose` asks for it, which is nothing that a file keeps."""
+    loud = DenseClassifier(max_epochs=2, verbose=True).fit(*labelled)
+    assert load_classifier(save_classifier(tmp_path / "d.safetensors", loud)).verbose is False
+    capfd.readouterr()
+    DenseClassifier(max_epochs=2).fit(*labelled).predict(labelled[0])
+    assert capfd.readouterr() == ("", "")

@@ -20,7 +20,7 @@ from .manifest import read_concepts, read_manifest
 class Corpus(NamedTuple):
     "Clips, concepts, and where the media lie."
 
-    manifest: pd.DataFrame  # one row a clip, as `read_manifest` returns it
+    manifest: pd.DataFrame  # one row per clip, as `read_manifest` returns it
     concepts: list[str]  # the concepts C, in order
     media: Path  # folder that the manifest's media are relative to
 
@@ -41,7 +41,7 @@ def _digest_media(manifest: pd.DataFrame, folder: Path) -> str:
 # %% ../../nbs/3_data/02_corpus.ipynb #01-062dx
 def save_corpus(
     folder: str | Path,  # to write
-    manifest: str | Path,  # CSV or Parquet file, one row a clip
+    manifest: str | Path,  # CSV or Parquet file, one row per clip
     concepts: list[str] | None = None,  # the concepts C, in order; None or none: those that the labels name
 ) -> Corpus:
     "Take somebody's manifest in; raises `ManifestError` with every problem found."

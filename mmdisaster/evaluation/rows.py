@@ -6,24 +6,23 @@
 __all__ = ['evaluate']
 
 # %% ../../nbs/4_experiment/02_rows.ipynb #18-004
-from typing import Literal
-
 import numpy as np
 
 from .metrics import bootstrap_interval, concept_f1, hamming_loss, mean_average_precision, micro_f1
+from ..settings.sections import Evaluate
+
+_DEFAULT = Evaluate()
 
 # %% ../../nbs/4_experiment/02_rows.ipynb #18-012
 def evaluate(
-    Y: np.ndarray,  # (clips, concepts) truth
-    decisions: np.ndarray,  # (clips, concepts) 0/1
-    scores: np.ndarray,  # (clips, concepts), larger is likelier
-    average: Literal[
-        "instances", "concepts", "weighted", "micro"
-    ] = "instances",  # what the mean of average precision runs over
-    empty: Literal["skip", "zero"] = "skip",  # clips or concepts without positives, as in `mean_average_precision`
-    resamples: int = 1000,  # of the bootstrap
-    seed: int = 0,  # of the bootstrap
-) -> dict:  # metric → {"value", "interval"}, and "concept_f1" → list
+    Y: np.ndarray,  # labels, 0 or 1, (clips, concepts)
+    decisions: np.ndarray,  # 0 or 1, (clips, concepts)
+    scores: np.ndarray,  # larger is likelier, (clips, concepts)
+    average: str = _DEFAULT.average,  # what the mean of average precision runs over, as in `mean_average_precision`
+    empty: str = _DEFAULT.empty,  # clips or concepts without positives: "skip" or "zero"
+    resamples: int = _DEFAULT.resamples,  # of the bootstrap
+    seed: int = _DEFAULT.seed,  # of the bootstrap
+) -> dict:  # metric → {"value", "interval"}, and "concept_f1" → one per concept
     "Micro F1, Hamming loss and MAP with bootstrap intervals, and F1 per concept."
     measures = {
         "micro_f1": (micro_f1, (Y, decisions)),

@@ -54,7 +54,7 @@ def apply_stop(
 def _matrices(truth: np.ndarray, decided: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Labels and decisions as matrices, also of one label per clip."
     if truth.ndim == 2:
-        return truth, decided
+        return truth, np.reshape(decided, truth.shape)  # one-vs-rest drops the axis of a single concept
     labels = np.union1d(truth, decided)
     return truth[:, None] == labels, decided[:, None] == labels
 
@@ -73,7 +73,7 @@ def _map(estimator: Any, X: np.ndarray, Y: np.ndarray) -> float:
     "Mean average precision over instances, of the scores."
     if Y.ndim == 1:
         raise ValueError("scorer 'map' ranks several concepts per clip, and Y has one label per clip; use 'micro_f1'")
-    return mean_average_precision(Y, estimator.decision_function(X))
+    return mean_average_precision(Y, np.reshape(estimator.decision_function(X), Y.shape))
 
 # %% ../../nbs/2_method/16_elimination.ipynb #17-023ex
 Scorer = Callable[[Any, np.ndarray, np.ndarray], float]
@@ -131,15 +131,15 @@ def walk(
     stop: str = "full",  # the rule, as in `apply_stop`
     scorer: Scorer = _micro_f1,  # estimator, X, Y → score
     gram: bool = True,  # running Gram matrices (n × n) where the estimator is a linear WeightedPowersetSVC
-    n_jobs: int | None = None,  # chunks scored at once; doesn't change the result
+    n_jobs: int | None = None,  # chunks scored at once, where it is a WeightedPowersetSVC; doesn't change the result
     verbose: bool = False,  # show progress on standard error
 ) -> np.ndarray:  # score after 0, 1, … drops, at least until the rule stops; NaN where the rule needs none, (rounds,)
     "Score one round after the other (lines 13 to 21)."
-    linear = isinstance(estimator, WeightedPowersetSVC) and estimator.kernel == "linear"
-    score = delayed(_gram_scores if linear and gram else _plain_scores)
+    ours = isinstance(estimator, WeightedPowersetSVC)
+    score = delayed(_gram_scores if ours and estimator.kernel == "linear" and gram else _plain_scores)
     first = 1 if stop == "algorithm" and len(order) > 1 else 0  # the box never scores all features
     chunks = [range(max(k, first), min(k + CHUNK, len(order))) for k in range(0, len(order), CHUNK)]
-    jobs, scores = effective_n_jobs(n_jobs), np.full(first, np.nan)
+    jobs, scores = effective_n_jobs(n_jobs) if ours else 1, np.full(first, np.nan)
     batches = [chunks[i : i + jobs] for i in range(0, len(chunks), jobs)]
     with threadpool_limits(1, user_api="blas"), Parallel(jobs, prefer="threads") as parallel:
         for batch in progress(batches, "elimination", verbose=verbose):
@@ -192,7 +192,8 @@ def training_and_validation(
     X_val, Y_val = validate_data(estimator, validation[0], dtype=dtype, reset=False), check_labels(validation[1])
     check_consistent_length(X_val, Y_val)
     if Y_val.shape[1:] != Y.shape[1:]:
-        raise ValueError(f"validation labels must have the concepts of Y, {Y.shape[1:]} per clip, had {Y_val.shape[1:]}")
+        shapes = f"{Y.shape[1:]} per clip, had {Y_val.shape[1:]}"
+        raise ValueError(f"validation labels must have the concepts of Y, {shapes}")
     return (X, Y, X_val, Y_val), None
 
 # %% ../../nbs/2_method/16_elimination.ipynb #17-044cbx
@@ -204,9 +205,9 @@ def _has(method: str) -> Callable:
 class RecursiveElimination(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
     """Eliminates features along a fixed ranking, scored on validation clips (lines 13 to 22 of Algorithm 1).
 
-    Learns `ranking_` (d,), best first; `scores_` (rounds,), after 0, 1, … drops, NaN where the rule needs none; `score_`,
-    the paper's S; `support_` (d,), True where kept; `n_features_`; `estimator_`, fitted on these features; `held_out_`,
-    the rows of X that were scored on, None where other clips were.
+    Learns `ranking_` (d,), best first; `scores_` (rounds,), after 0, 1, … drops, NaN where the rule needs none;
+    `score_`, the paper's S; `support_` (d,), True where kept; `n_features_`; `estimator_`, fitted on these features;
+    `held_out_`, the rows of X that were scored on, None where other clips were.
     """
 
     def __init__(
@@ -216,7 +217,7 @@ class RecursiveElimination(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         stop: str = _DEFAULT.stop,  # the rule: "text", "algorithm", "full" or "none"; see `apply_stop`
         scorer: str | Scorer = _DEFAULT.scorer,  # "micro_f1", "hamming_loss", "map", or (estimator, X, Y) → score
         gram: bool = True,  # running Gram matrices (n × n) where the estimator is a linear WeightedPowersetSVC
-        n_jobs: int | None = None,  # chunks of the path scored at once; doesn't change the result
+        n_jobs: int | None = None,  # chunks scored at once, as in `walk`; doesn't change the result
         validation_fraction: float = 0.25,  # share of the clips to score on, where `fit` gets no others
         random_state: int | None = _DEFAULT.seed,  # seed of that share
         verbose: bool = False,  # show progress on standard error
@@ -235,7 +236,7 @@ class RecursiveElimination(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         self,
         X: np.ndarray,  # features of the training clips, (n, d)
         Y: np.ndarray,  # their labels, 0 or 1, (n, q), or one label per clip, (n,)
-        validation: tuple[np.ndarray, np.ndarray] | None = None,  # the same of clips to score on; None: some are held out
+        validation: tuple[np.ndarray, np.ndarray] | None = None,  # of clips to score on; None: some are held out
     ) -> Self:  # itself
         "Walk the path, stop by the rule, and fit the estimator on the features that it returns."
         named = {} if callable(self.scorer) else {"scorer": self.scorer}
@@ -287,7 +288,8 @@ class RecursiveElimination(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         X: np.ndarray,  # features, (m, d)
     ) -> np.ndarray:  # decisions, (m, q), or one label per clip, (m,)
         "Decisions of the inner estimator."
-        return self.estimator_.predict(self._kept(X))
+        kept = self._kept(X)
+        return self.estimator_.predict(kept)
 
     @_has("decision_function")
     def decision_function(
@@ -295,7 +297,8 @@ class RecursiveElimination(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         X: np.ndarray,  # features, (m, d)
     ) -> np.ndarray:  # as the inner estimator has them; for several labels per clip (m, q)
         "Scores of the inner estimator."
-        return self.estimator_.decision_function(self._kept(X))
+        kept = self._kept(X)
+        return self.estimator_.decision_function(kept)
 
     @_has("predict_proba")
     def predict_proba(
@@ -303,7 +306,8 @@ class RecursiveElimination(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         X: np.ndarray,  # features, (m, d)
     ) -> np.ndarray:  # as the inner estimator has them
         "Probabilities of the inner estimator."
-        return self.estimator_.predict_proba(self._kept(X))
+        kept = self._kept(X)
+        return self.estimator_.predict_proba(kept)
 
     @_has("score")
     def score(
@@ -312,7 +316,8 @@ class RecursiveElimination(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         y: np.ndarray,  # labels, 0 or 1, (m, q), or one label per clip, (m,)
     ) -> float:  # of a classifier: share of clips with all labels right
         "Score of the inner estimator."
-        return self.estimator_.score(self._kept(X), y)
+        kept = self._kept(X)
+        return self.estimator_.score(kept, y)
 
     def __sklearn_tags__(self) -> Tags:
         "For scikit-learn: this predicts what the inner estimator predicts."

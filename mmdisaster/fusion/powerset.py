@@ -107,7 +107,8 @@ def labelset_weights(
         rarity = np.where(sizes > 0, sizes / np.where(sizes > 0, labelsets @ delta, 1), counts)
     if normalise == "mean":
         return counts.sum() / (rarity * (counts / rarity).sum())
-    return 1 / (rarity * (len(delta) * delta.sum() if normalise == "paper" else 1))
+    total = len(delta) * delta.sum() or 1  # no clip has a concept: nothing to scale
+    return 1 / (rarity * (total if normalise == "paper" else 1))
 
 # %% ../../nbs/2_method/15_powerset.ipynb #16-038
 def one_vs_rest(
@@ -139,8 +140,8 @@ def concept_scores(
 class WeightedPowersetSVC(ClassifierMixin, BaseEstimator):
     """Support vector machine on labelsets, weighted by inverse frequency.
 
-    Learns `coding_`, the labels as a matrix; `classes_`, 0 and 1 per concept, (q, 2), or the labels of which each clip has
-    one; `powerset_`; `weights_` (k,); `svc_`, None where there is only one labelset.
+    Learns `coding_`, the labels as a matrix; `classes_`, 0 and 1 per concept, (q, 2), or the labels of which each clip
+    has one; `powerset_`; `weights_` (k,); `svc_`, None where there is only one labelset.
     """
 
     def __init__(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['read_waveform', 'sound_seconds']
 
-# %% ../../nbs/3_data/08_sound.ipynb #c003
+# %% ../../nbs/3_data/08_sound.ipynb #c046
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -29,7 +29,7 @@ from mmdisaster.media.files import (
     stream_end,
 )
 
-# %% ../../nbs/3_data/08_sound.ipynb #c007
+# %% ../../nbs/3_data/08_sound.ipynb #c050
 _WEIGHTS = {"FL": 1.0, "FR": 1.0, "FC": 2**0.5, "LFE": 0.0, "LFE2": 0.0}  # of channels; 2**-0.5 for all others
 _USUAL = {5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}  # layout where a file tells only how many channels it has
 
@@ -45,12 +45,12 @@ def _mixed(frame: av.AudioFrame) -> np.ndarray:
     weights = np.array([_WEIGHTS.get(name, 2**-0.5) for name in names], np.float32)
     return frame.to_ndarray().reshape(-1, channels) @ (weights / weights.sum())
 
-# %% ../../nbs/3_data/08_sound.ipynb #c011
+# %% ../../nbs/3_data/08_sound.ipynb #c054
 def _resampler(frame: av.AudioFrame, sample_rate: int) -> av.AudioResampler:
     "A resampler for frames like this one; three channels and more are interleaved, as PyAV fails on eight planes."
     return av.AudioResampler(format="fltp" if frame.layout.nb_channels <= 2 else "flt", rate=sample_rate)
 
-# %% ../../nbs/3_data/08_sound.ipynb #c015
+# %% ../../nbs/3_data/08_sound.ipynb #c058
 def _seek_sound(container: InputContainer, stream: Any, time: float) -> None:
     "Go to the last packet of sound before a time on the container's clock, or to the beginning where there is none."
     try:
@@ -58,7 +58,7 @@ def _seek_sound(container: InputContainer, stream: Any, time: float) -> None:
     except av.error.PermissionError:  # how FFmpeg says that the stream begins later
         container.seek(container.start_time or 0)
 
-# %% ../../nbs/3_data/08_sound.ipynb #c016
+# %% ../../nbs/3_data/08_sound.ipynb #c059
 def _heard(container: InputContainer, stream: Any, begin: float, start: float) -> Iterator[Any]:
     "Frames of sound with their time; jumps to a second before `start` where that is far."
     if start > 10:
@@ -69,7 +69,7 @@ def _heard(container: InputContainer, stream: Any, begin: float, start: float) -
         yield at, frame
         due = at + frame.samples / frame.sample_rate
 
-# %% ../../nbs/3_data/08_sound.ipynb #c017
+# %% ../../nbs/3_data/08_sound.ipynb #c060
 def _sounding(container: InputContainer, stream: Any, window: tuple[float, float]) -> Iterator[Any]:
     "Frames of sound that lie in the window, with their time."
     begin = clock_start(container)
@@ -84,7 +84,7 @@ def _sounding(container: InputContainer, stream: Any, window: tuple[float, float
         if at + frame.samples / frame.sample_rate > window[0]:
             yield at, frame
 
-# %% ../../nbs/3_data/08_sound.ipynb #c021
+# %% ../../nbs/3_data/08_sound.ipynb #c064
 def _runs(sounding: Iterator[Any], sample_rate: int, gap: float = 0.1) -> Iterator[tuple[float | None, np.ndarray]]:
     "Mono pieces of sound with their time, which is None where a piece follows the one before."
     resampler: av.AudioResampler | None = None
@@ -101,7 +101,7 @@ def _runs(sounding: Iterator[Any], sample_rate: int, gap: float = 0.1) -> Iterat
         due = at + frame.samples / frame.sample_rate
     yield from ((None, _mixed(rest)) for rest in (resampler.resample(None) if resampler else []))
 
-# %% ../../nbs/3_data/08_sound.ipynb #c025
+# %% ../../nbs/3_data/08_sound.ipynb #c068
 def _placed(runs: Iterator[tuple[float | None, np.ndarray]], start: float, end: float, sample_rate: int) -> np.ndarray:
     "Pieces of sound put where they belong between `start` and `end`; nothing after the last of them."
     waveform, filled, place = np.zeros(round((end - start) * sample_rate), np.float32), 0, 0
@@ -114,7 +114,7 @@ def _placed(runs: Iterator[tuple[float | None, np.ndarray]], start: float, end: 
         place += len(piece)
     return np.clip(waveform[:filled], -1, 1, out=waveform[:filled])
 
-# %% ../../nbs/3_data/08_sound.ipynb #c029
+# %% ../../nbs/3_data/08_sound.ipynb #c072
 def read_waveform(
     path: str | Path,  # media file with an audio stream
     sample_rate: int = 22050,  # samples per second of the result
@@ -134,7 +134,7 @@ def read_waveform(
         raise MissingTrack(path, f"has no audio between {window[0]:g} s and {window[1]:g} s")
     return waveform
 
-# %% ../../nbs/3_data/08_sound.ipynb #c041
+# %% ../../nbs/3_data/08_sound.ipynb #c084
 def sound_seconds(
     path: str | Path,  # media file with an audio stream
     start: float | None = None,  # seconds from the beginning of the file; None: its beginning

@@ -13,20 +13,11 @@ import numpy as np
 from scipy.fft import irfft
 from scipy.signal import lfilter
 
-from ..core import derive_seed, one_of
-from .evidence import CONCEPTS, pick, simulate_evidence
+from ..core import derive_seed
+from .evidence import CONCEPTS, check_simulated, pick, simulate_evidence
 
 # %% ../../nbs/3_data/simulated/04_sounds.ipynb #05-008
 _Sound = Callable[[np.random.Generator, int, int], np.ndarray]  # generator, samples, sample rate → waveform
-
-
-def _noise(rng: np.random.Generator, n: int, rate: int, low: float, high: float) -> np.ndarray:
-    "Noise between two frequencies in Hz, with soft edges, at a root mean square of 1."
-    square = _squares(n, rate)  # of each frequency
-    spectrum = rng.standard_normal(2 * len(square), dtype=np.float32).view(np.complex64)
-    spectrum /= 1 + np.square(np.float32(low * low) / square)
-    spectrum /= 1 + np.square(square * np.float32(1 / (high * high)))
-    return _level(irfft(spectrum, n))
 
 # %% ../../nbs/3_data/simulated/04_sounds.ipynb #05-008bx
 @lru_cache(4)
@@ -38,6 +29,15 @@ def _squares(n: int, rate: int) -> np.ndarray:
 def _level(waveform: np.ndarray) -> np.ndarray:
     "The waveform at a root mean square of 1."
     return (waveform / np.sqrt(np.mean(waveform**2) + 1e-12)).astype(np.float32)
+
+# %% ../../nbs/3_data/simulated/04_sounds.ipynb #so-001
+def _noise(rng: np.random.Generator, n: int, rate: int, low: float, high: float) -> np.ndarray:
+    "Noise between two frequencies in Hz, with soft edges, at a root mean square of 1."
+    square = _squares(n, rate)  # of each frequency
+    spectrum = rng.standard_normal(2 * len(square), dtype=np.float32).view(np.complex64)
+    spectrum /= 1 + np.square(np.float32(low * low) / square)
+    spectrum /= 1 + np.square(square * np.float32(1 / (high * high)))
+    return _level(irfft(spectrum, n))
 
 # %% ../../nbs/3_data/simulated/04_sounds.ipynb #05-008dx
 def _slow(rng: np.random.Generator, n: int, points: int, low: float, high: float) -> np.ndarray:
@@ -180,8 +180,7 @@ def simulate_sound(
     seconds: float = 4.0,  # length of the clip
 ) -> np.ndarray:  # float32 (samples,) in [-1, 1]
     "Synthesise the sound of a clip."
-    for concept in present:
-        one_of("a name in present", concept, CONCEPTS)
+    check_simulated(present)
     n = round(seconds * sample_rate)
     rng = np.random.default_rng(derive_seed(seed, "audio", clip_id))
     mix, at = _background(rng, n, sample_rate), (np.arange(n, dtype=np.float32) + 0.5) / n

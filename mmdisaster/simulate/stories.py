@@ -10,8 +10,8 @@ import re
 
 import numpy as np
 
-from ..core import derive_seed, one_of
-from .evidence import CONCEPTS, pick, simulate_evidence
+from ..core import derive_seed
+from .evidence import CONCEPTS, check_simulated, pick, simulate_evidence
 
 # %% ../../nbs/3_data/simulated/05_stories.ipynb #06-007
 _TITLES: dict[str, list[str]] = {
@@ -132,12 +132,12 @@ def simulate_description(
     seed: int,  # of the corpus
     noise: float,  # ν: 0 says what is shown … 1 anything
 ) -> str:  # 15 to about 80 words: a title, sentences, boilerplate
-    "Tell the description of a source video."
+    "Write the description of a source video."
     rng = np.random.default_rng(derive_seed(seed, "text", video_id))
     told = []
+    check_simulated(share)
     for concept, part in share.items():
-        own = derive_seed(seed, "text", video_id, one_of("a name in share", concept, CONCEPTS))
-        if simulate_evidence(own, part >= 0.4, noise).shown:
+        if simulate_evidence(derive_seed(seed, "text", video_id, concept), part >= 0.4, noise).shown:
             told.append(concept)
     told = [told[i] for i in rng.permutation(len(told))]
     titles = [_fill(rng, pick(rng, _TITLES[concept])) for concept in told[:2]]

@@ -29,7 +29,7 @@ Row = Mapping[str, Any]  # one row of a manifest
 class Extractor(Protocol):
     "What `extract` needs from an extractor."
 
-    modality: str
+    modality: str  # its name, such as "visual"
     dim: int  # values per step
 
     def fingerprint(self) -> dict:  # anything JSON: two extractors with equal fingerprints give equal features
@@ -75,9 +75,9 @@ def _check_features(clip_ids: list[str], arrays: list[np.ndarray]) -> None:
     largest = np.finfo(STORED).max
     for clip_id, array in zip(clip_ids, arrays, strict=True):
         if not (len(array) and (abs(array) <= largest).all()):  # nan fails as well
-            expected = f"must be one step or more, within ±{largest:g}"
+            found = f"{len(array)} up to {abs(array).max(initial=0):g}"
             advice = "fit random weights to more calibration clips or frames, or take other weights"
-            raise ValueError(f"features of clip {clip_id!r} {expected}, were not; {advice}")
+            raise ValueError(f"clip {clip_id!r} must have one step or more within ±{largest:g}, had {found}; {advice}")
 
 # %% ../../nbs/2_method/07_extraction.ipynb #11-025bx
 def _save_shard(shard: _Shard, clips: dict[str, np.ndarray | None], failures: list[dict], dim: int) -> None:
@@ -180,7 +180,7 @@ class Report:
         lacking = f", {len(self.absent)} clips without" if self.absent else ""
         return f"{self.clips} clips, {self.steps} steps of {self.dim} values, {failed}{lacking}"
 
-# %% ../../nbs/2_method/07_extraction.ipynb #c030
+# %% ../../nbs/2_method/07_extraction.ipynb #c014
 def _encode(shard: _Shard, waiting: Iterator[Waiting], extractor: Extractor, failures: list[dict], most: float) -> None:
     "Compute and save one shard; raises `_TooMany` where there are more than `most` failures."
     found, before = dict[str, bool](), len(failures)

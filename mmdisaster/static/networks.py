@@ -9,7 +9,7 @@ __all__ = ['Item', 'Result', 'wanted_arrays', 'check_arrays', 'fill', 'read_weig
 # %% ../../nbs/2_method/00_networks.ipynb #n-002
 import pickle
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,6 +33,18 @@ def wanted_arrays(
     return {name: tuple(state[name].shape) for name in state if not name.endswith("num_batches_tracked")}
 
 # %% ../../nbs/2_method/00_networks.ipynb #08-015
+def _misfits(given: dict[str, np.ndarray], wanted: dict[str, tuple[int, ...]]) -> Iterator[str]:
+    "What is wrong with arrays."
+    for name, shape in wanted.items():
+        if name not in given:
+            yield f"{name!r} is missing; it must have shape {shape}"
+        elif given[name].shape != shape:
+            yield f"{name!r} must have shape {shape}, was {given[name].shape}"
+        elif not np.isfinite(given[name]).all():
+            yield f"{name!r} must be finite, but has a value that is not"
+    yield from (f"{name!r} belongs to no layer of this network" for name in given if name not in wanted)
+
+# %% ../../nbs/2_method/00_networks.ipynb #08-015c
 def check_arrays(
     arrays: dict[str, np.ndarray],  # name → array, as given
     wanted: dict[str, tuple[int, ...]],  # name → shape, from `wanted_arrays`
@@ -40,15 +52,8 @@ def check_arrays(
 ) -> dict[str, np.ndarray]:  # the wanted arrays, float32
     "Return the wanted arrays, or raise `ValueError` that names the first one that doesn't fit."
     given = {name: array for name, array in arrays.items() if not (name.startswith(unused) or name.endswith(unused))}
-    for name, shape in wanted.items():
-        if name not in given:
-            raise ValueError(f"weights: {name!r} is missing; it must have shape {shape}")
-        if given[name].shape != shape:
-            raise ValueError(f"weights: {name!r} must have shape {shape}, was {given[name].shape}")
-        if not np.isfinite(given[name]).all():
-            raise ValueError(f"weights: {name!r} must be finite, but has a value that is not")
-    if extra := [name for name in given if name not in wanted]:
-        raise ValueError(f"weights: {extra[0]!r} belongs to no layer of this network")
+    if problem := next(_misfits(given, wanted), None):
+        raise ValueError(f"weights: {problem}")
     return {name: np.ascontiguousarray(given[name], dtype=np.float32) for name in wanted}
 
 # %% ../../nbs/2_method/00_networks.ipynb #08-015bx

@@ -37,8 +37,8 @@ def find_recordings(
     paths = sorted(Path(folder).glob(f"*/*{suffix}"))
     nameless = [path.name for path in paths if not path.name[0].isdigit()]
     if not paths or nameless:
-        found = f"{nameless[0]!r}" if nameless else "none"
-        raise ValueError(f"folder must hold a folder per class, with {suffix} files that begin with a digit; {folder} has {found}")
+        wanted, found = f"a folder per class, with {suffix} files that begin with a digit", (nameless or ["none"])[0]
+        raise ValueError(f"folder must hold {wanted}; {folder} has {found}")
     return Recordings(paths, np.array([p.parent.name for p in paths]), np.array([int(p.name[0]) for p in paths]))
 
 # %% ../../nbs/5_doubt/12_listening.ipynb #31-083

@@ -189,13 +189,13 @@ class Distilled:
         return softmax(h @ self.weight.T + self.bias, axis=1)
 
 # %% ../../nbs/5_doubt/10_student.ipynb #31-053cx
-def _distilled(student: Student, history: list[dict[str, float]], average: float, training: dict[str, Any]) -> Distilled:
+def _distilled(student: Student, history: list[dict[str, float]], average: float, used: dict[str, Any]) -> Distilled:
     "A student's arrays under SoundNet's names."
     state = {name: value.cpu().numpy().copy() for name, value in student.state_dict().items()}
     with torch.device("meta"):
         wanted = wanted_arrays(SoundNet())
     arrays = {name: state.get(f"soundnet.{name}", np.zeros(shape, np.float32)) for name, shape in wanted.items()}
-    return Distilled(arrays, state["head.weight"], state["head.bias"], history, average, training)
+    return Distilled(arrays, state["head.weight"], state["head.bias"], history, average, used)
 
 # %% ../../nbs/5_doubt/10_student.ipynb #31-053bx
 def average_divergence(

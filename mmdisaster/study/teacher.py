@@ -90,7 +90,8 @@ class ClusterTeacher(BaseEstimator):
         y: None = None,  # there are no labels
     ) -> Self:  # with `space_`, `clusters_`, `temperature_`
         "Find clusters and the temperature."
-        check_section(Distillation, {name: getattr(self, name) for name in ("k", "components", "share")}, "ClusterTeacher")
+        learnt = {name: getattr(self, name) for name in ("k", "components", "share")}
+        check_section(Distillation, learnt, type(self).__name__)
         X = validate_data(self, X, dtype=np.float64)
         if self.k > len(X):
             raise ValueError(f"k must be at most n_samples = {len(X)} clips, was {self.k}")

@@ -7,12 +7,10 @@ __all__ = ['resample', 'align']
 
 # %% ../../nbs/2_method/13_clocks.ipynb #13-004
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
-import torch
-from torch import nn
 
-from ..core import one_of
 from ..data.sequences import Sequences
 
 # %% ../../nbs/2_method/13_clocks.ipynb #13-099
@@ -31,13 +29,14 @@ def resample(
 # %% ../../nbs/2_method/13_clocks.ipynb #13-103
 def align(
     modalities: Sequence[Sequences],  # the same clips in each
-    clock: int | str = 0,  # the modality that sets each clip's number of steps; or "longest"
+    clock: int | Literal["longest"] = 0,  # the modality that sets each clip's number of steps, or the longest of a clip
 ) -> Sequences:  # as wide as all modalities together
-    "Bring several modalities to the same steps and put them side by side."
+    "Several modalities at the same steps, side by side."
     counts = [len(modality) for modality in modalities]
     if len(set(counts)) != 1:
         raise ValueError(f"modalities must hold the same clips, had {counts}")
-    one_of("clock", clock, [*range(len(modalities)), "longest"])
+    if clock not in (allowed := [*range(len(modalities)), "longest"]):
+        raise ValueError(f"clock must be one of {', '.join(map(repr, allowed))}, was {clock!r}")
     lengths = np.stack([modality.lengths for modality in modalities])  # (modalities, n)
     if lengths.size and lengths.min() < 1:
         raise ValueError(f"modalities must have no empty sequence, had one at clip {int(lengths.min(0).argmin())}")

@@ -6,13 +6,17 @@
 __all__ = ['pack', 'repack', 'reversal', 'BiLSTM', 'ResidualBiLSTM', 'summarize', 'ResBiLSTM']
 
 # %% ../../nbs/2_method/10_resbilstm.ipynb #13-004
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ..core import one_of
 from ..data.sequences import Sequences
+from ..settings.sections import Temporal
+
+_DEFAULT = Temporal()
 
 # %% ../../nbs/2_method/10_resbilstm.ipynb #13-008
 def pack(
@@ -35,8 +39,8 @@ def pack(
 
 # %% ../../nbs/2_method/10_resbilstm.ipynb #13-008bx
 def repack(
-    data: Tensor,  # new values a step, (total steps, any)
-    like: PackedSequence,  # whose steps they are
+    data: Tensor,  # new values per step, (total steps, any)
+    like: PackedSequence,  # whose clips and steps they are
 ) -> PackedSequence:
     "The same clips and steps with other values."
     return PackedSequence(data, like.batch_sizes, like.sorted_indices, like.unsorted_indices)
@@ -96,11 +100,10 @@ class ResidualBiLSTM(nn.Module):
         self,
         dim: int,  # width of the input
         units: int,  # LSTM units in each direction; the output is 2·units wide
-        dropout: float = 0.1,  # share of the LSTM's outputs that is dropped in training
-        residual: str = "project",  # shortcut where widths differ: "project" or "skip"
+        dropout: float = _DEFAULT.dropout,  # share of the LSTM's outputs that is dropped in training
+        residual: Literal["project", "skip"] = _DEFAULT.residual,  # shortcut where widths differ
     ):
         super().__init__()
-        one_of("residual", residual, ["project", "skip"])
         self.lstm = BiLSTM(dim, units)
         self.dropout = nn.Dropout(dropout)
         self.shortcut: nn.Module | None = nn.Identity()
@@ -116,10 +119,9 @@ class ResidualBiLSTM(nn.Module):
 # %% ../../nbs/2_method/10_resbilstm.ipynb #13-037
 def summarize(
     h: PackedSequence,  # (total steps, 2·units)
-    how: str = "mean",  # "mean", "last" (last step forward, first step backward) or "max"
+    how: Literal["mean", "last", "max"] = _DEFAULT.summary,  # last: the last step forward, the first step backward
 ) -> Tensor:  # (n, 2·units), in the order the clips were packed
-    "One vector a clip out of one vector a step."
-    one_of("how", how, ["mean", "last", "max"])
+    "One vector per clip out of one vector per step."
     clip = _clip_and_step(h.batch_sizes)[0].to(h.data.device)  # (total steps,)
     n, width = int(h.batch_sizes[0]), h.data.shape[1]
     if how == "last":
@@ -127,9 +129,8 @@ def summarize(
         last[clip] = torch.arange(len(clip), device=clip.device)  # a later step overwrites an earlier one
         out = torch.cat([h.data[last, : width // 2], h.data[:n, width // 2 :]], dim=1)
     elif how == "max":
-        out = h.data.new_zeros(n, width).scatter_reduce(
-            0, clip[:, None].expand(-1, width), h.data, "amax", include_self=False
-        )
+        rows = clip[:, None].expand(-1, width)
+        out = h.data.new_zeros(n, width).scatter_reduce(0, rows, h.data, "amax", include_self=False)
     else:
         steps = torch.bincount(clip, minlength=n)[:, None]
         out = h.data.new_zeros(n, width).index_add(0, clip, h.data) / steps  # (n, 2·units)
@@ -137,22 +138,22 @@ def summarize(
 
 # %% ../../nbs/2_method/10_resbilstm.ipynb #13-044
 class ResBiLSTM(nn.Module):
-    "Residual bidirectional LSTM layers, a summary over time, a dense ReLU layer, a score a concept."
+    "Residual bidirectional LSTM layers, a summary over time, a dense ReLU layer, a score per concept."
 
     def __init__(
         self,
         dim: int,  # width of the static features
         concepts: int,  # number of concepts
-        units: int = 64,  # LSTM units in each direction
-        layers: int = 2,  # LSTM layers
-        dense: int = 128,  # width of the dense ReLU layer
-        dropout: float = 0.1,  # of each LSTM layer
-        dense_dropout: float = 0.5,  # of the dense layer
-        residual: str = "project",  # shortcut where widths differ: "project" or "skip"
-        summary: str = "mean",  # over time: "mean", "last" or "max"
+        units: int = _DEFAULT.units,  # LSTM units in each direction
+        layers: int = _DEFAULT.layers,  # residual LSTM layers
+        dense: int = _DEFAULT.dense,  # width of the dense ReLU layer
+        dropout: float = _DEFAULT.dropout,  # share of each LSTM layer's outputs dropped in training
+        dense_dropout: float = _DEFAULT.dense_dropout,  # share of the dense layer's outputs dropped in training
+        residual: Literal["project", "skip"] = _DEFAULT.residual,  # shortcut where widths differ
+        summary: Literal["mean", "last", "max"] = _DEFAULT.summary,  # one vector per clip out of one per step
     ):
         super().__init__()
-        self.summary = one_of("summary", summary, ["mean", "last", "max"])
+        self.summary = summary
         widths = [dim] + [2 * units] * layers
         self.layers = nn.ModuleList(ResidualBiLSTM(width, units, dropout, residual) for width in widths[:-1])
         self.dense = nn.Linear(widths[-1], dense)

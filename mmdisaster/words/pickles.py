@@ -6,7 +6,6 @@
 __all__ = ['DAMAGED', 'RefusedPickle', 'unpickle_arrays']
 
 # %% ../../nbs/2_method/05_pickles.ipynb #10-004
-import io
 import pickle
 from collections.abc import Iterable
 from typing import Any, BinaryIO

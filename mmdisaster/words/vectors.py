@@ -211,7 +211,7 @@ class PretrainedVectors(WordVectors):
         stop_words: str = _DEFAULT.stop_words,  # which list of `STOP_WORDS` to leave out
         numbers: bool = _DEFAULT.numbers,  # whether to keep words without a letter
         max_positions: int = _TEXT.max_positions,  # most steps per text
-        restrict: bool = _DEFAULT.restrict,  # keep only words of the texts of `fit`: little memory, no other words later
+        restrict: bool = _DEFAULT.restrict,  # keep only words of the texts of `fit`, which saves memory
         limit: int | None = _DEFAULT.limit,  # read only so many words from the top of the file; None: all
         malformed: str = _DEFAULT.malformed,  # "error", or "skip": leave out lines that are wrong
     ):
