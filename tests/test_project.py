@@ -276,7 +276,7 @@ def test_params_yaml_states_the_defaults_and_editors_know_them(capsys):
     assert params.main(["--check"]) == 0, capsys.readouterr().err
 
 
-@pytest.mark.parametrize("place", leaves(Settings), ids=".".join)
+@pytest.mark.parametrize("place", [*leaves(Settings)], ids=".".join)
 def test_a_wrong_value_is_refused_by_its_name(place):
     for wrong in [{"no": {"such": "value"}}, [["nested"], None], float("nan")]:
         with pytest.raises(SettingsError, match=re.escape(place[0])):
