@@ -30,7 +30,7 @@ from ..data.store import read_store
 from ..devices import pick_device
 from ..evaluation.metrics import score_row
 from .prediction import Model, make_model
-from ..settings.reading import read_settings, with_changes
+from ..settings.reading import read_settings
 from ..settings.sections import AudioWeights, Glove, VisualWeights
 from ..settings.tree import Settings
 from ..static.extraction import ExtractionError, Report, write_failures

@@ -10,7 +10,6 @@ from typing import Self
 
 from pydantic import model_validator
 
-from ..core import refused
 from mmdisaster.settings.audits import (
     STATIC,
     VARIANTS,
