@@ -19,8 +19,7 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from ..core import refused
-from .sections import Section, Temporal
+from .sections import Section
 from .tree import Settings
 
 SectionType = TypeVar("SectionType", bound=Section)
