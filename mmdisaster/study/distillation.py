@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from ..settings.audits import Distillation
 from sklearn.base import clone
 
 from ..core import load_arrays, load_provenance, progress, save_arrays
 from ..media.sound import read_waveform
+from ..settings.audits import Distillation
 from ..static.soundnet import HEADS, RATE, check_waveform
 from .comparison import Difference
 from .student import Distilled, Lessons, check_seconds, distil_soundnet

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from ..settings.audits import Distillation
 from scipy.special import softmax
 from torch import Tensor, nn
 
 from ..core import derive_seed, progress
 from ..data.sequences import concatenate
 from ..devices import torch_threads
+from ..settings.audits import Distillation
 from ..static.networks import calibrate, check_arrays, fill, random_arrays, wanted_arrays
 from mmdisaster.static.soundnet import (
     HEADS,

@@ -10,7 +10,6 @@ import math
 from typing import Self
 
 import numpy as np
-from ..settings.audits import Distillation
 from scipy.optimize import brentq
 from scipy.special import entr, softmax
 from sklearn.base import BaseEstimator
@@ -22,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
 from ..data.sequences import Sequences
+from ..settings.audits import Distillation
 from ..settings.reading import check_section
 
 # %% ../../nbs/5_doubt/09_teacher.ipynb #31-009
