@@ -10,11 +10,11 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, environment
-from mmdisaster.settings.tree import Settings
 
 from mmdisaster import cli
 from mmdisaster.cli import main, read_command_line
 from mmdisaster.model.folder import load_model
+from mmdisaster.settings.tree import Settings
 from mmdisaster.simulate.clips import SimulationSettings, simulate_corpus
 
 SETTINGS = """

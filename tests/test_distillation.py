@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from mmdisaster.settings.audits import Distillation
 from scipy.special import log_softmax
 from sklearn.base import clone
 from sklearn.cluster import KMeans
@@ -13,6 +12,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from mmdisaster.core import load_provenance
 from mmdisaster.data.sequences import Sequences
 from mmdisaster.media.sound import read_waveform
+from mmdisaster.settings.audits import Distillation
 from mmdisaster.static.extractors import make_weights
 from mmdisaster.static.soundnet import HEADS, RATE, SoundNetFeatures, random_soundnet, soundnet_weights
 from mmdisaster.study import distillation

@@ -16,11 +16,11 @@ import stage as launcher
 import stages as graph
 import yaml
 from conftest import ROOT, command, read_notebook
-from mmdisaster.settings.tree import Settings
 from pydantic import BaseModel
 
 import docs
 from mmdisaster.settings.reading import SettingsError, read_settings
+from mmdisaster.settings.tree import Settings
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 AUDIT = yaml.safe_load((ROOT / "audit" / "dvc.yaml").read_text())["stages"]
@@ -276,7 +276,7 @@ def test_params_yaml_states_the_defaults_and_editors_know_them(capsys):
     assert params.main(["--check"]) == 0, capsys.readouterr().err
 
 
-@pytest.mark.parametrize("place", leaves(Settings), ids=".".join)
+@pytest.mark.parametrize("place", [*leaves(Settings)], ids=".".join)
 def test_a_wrong_value_is_refused_by_its_name(place):
     for wrong in [{"no": {"such": "value"}}, [["nested"], None], float("nan")]:
         with pytest.raises(SettingsError, match=re.escape(place[0])):

@@ -128,7 +128,8 @@ def test_another_kernel_or_profile_of_the_user_does_not_matter(project, tmp_path
     (user / "profile_default" / "startup" / "00.py").write_text("raise SystemExit(3)")
     (user / "startup.py").write_text("max = min")
     (user / "matplotlibrc").write_text("savefig.dpi: 7\n")
-    write_stage(project, "double", PARAMETERS, "import sys, matplotlib as m\nprint(sys.executable, max(1, 2), m.rcParams['savefig.dpi'])")
+    said = "print(sys.executable, max(1, 2), matplotlib.rcParams['savefig.dpi'])"
+    write_stage(project, "double", PARAMETERS, f"import sys, matplotlib\n{said}")
     mine = {name: str(user) for name in ["JUPYTER_PATH", "JUPYTER_DATA_DIR", "IPYTHONDIR", "MPLCONFIGDIR"]}
     result = run(project, "double", **mine, PYTHONSTARTUP=str(user / "startup.py"))
     assert result.returncode == 0, result.stderr

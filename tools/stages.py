@@ -15,12 +15,12 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmdisaster.settings.tree import Settings
 from ruamel.yaml import YAML
 
 from mmdisaster.core import atomic_path
 from mmdisaster.settings.reading import read_settings
 from mmdisaster.settings.sections import Section
+from mmdisaster.settings.tree import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("dvc.yaml", "audit/dvc.yaml")

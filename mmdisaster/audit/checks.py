@@ -9,9 +9,6 @@ __all__ = ['Check', 'check_table_one', 'check_constant', 'check_text']
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
-import numpy as np
-import pandas as pd
-
 from ..paper.tables import APPROACHES, METRICS, PAPER_TABLE_ONE
 
 # %% ../../nbs/5_doubt/04_checks.ipynb #23-145

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from ..core import progress
-from ..paper.tables import APPROACHES, METRICS
+from ..paper.tables import METRICS
 
 # %% ../../nbs/5_doubt/01_counts.ipynb #23-011
 DIGITS = 4  # that Table II prints; it drops zeros at the end

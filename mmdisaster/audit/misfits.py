@@ -11,10 +11,9 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from .counts import CLIPS, DIGITS, MAP_CONVENTIONS, RULES, SCALE, SHARES, interval, solutions
-from ..paper.tables import APPROACHES, METRICS
+from ..paper.tables import METRICS
 
 # %% ../../nbs/5_doubt/02_misfits.ipynb #23-118
 class Free(NamedTuple):

@@ -12,8 +12,6 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
-from ..settings.tree import Settings
-
 from ..core import atomic_path, digest_file, digest_json, save_json
 from ..devices import pick_device
 from ..fusion.algorithm1 import Algorithm1
@@ -21,6 +19,7 @@ from ..fusion.saved import load_algorithm1, save_algorithm1
 from .prediction import Model, ModelError, check_weights, read_file
 from ..settings.reading import SettingsError, check_section
 from ..settings.sections import Section, knob
+from ..settings.tree import Settings
 from ..temporal.classifiers import TemporalClassifier, load_classifier, save_classifier
 
 # %% ../../nbs/6_use/06_folder.ipynb #30-072

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from ..settings.tree import Settings
 
 from ..core import digest_file
 from ..data.clips import Clip
 from ..data.sequences import Sequences
 from ..data.store import read_store
 from ..fusion.algorithm1 import Algorithm1, join_features
+from ..settings.tree import Settings
 from ..static.extraction import Extractor, extract
 from ..static.extractors import make_extractor
 from ..steps.evaluation import Provenance

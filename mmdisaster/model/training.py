@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
-from ..settings.tree import Settings
 
 from mmdisaster.core import (
     digest_arrays,
@@ -31,8 +30,9 @@ from ..data.store import read_store
 from ..devices import pick_device
 from ..evaluation.metrics import score_row
 from .prediction import Model, make_model
-from ..settings.reading import read_settings, with_changes
+from ..settings.reading import read_settings
 from ..settings.sections import AudioWeights, Glove, VisualWeights
+from ..settings.tree import Settings
 from ..static.extraction import ExtractionError, Report, write_failures
 from ..static.extractors import code_digests, make_extractor
 from ..steps.corpus import make_calibration, open_corpus

@@ -15,13 +15,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .tree import Settings
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from ..core import refused
-from .sections import Section, Temporal
+from .sections import Section
+from .tree import Settings
 
 SectionType = TypeVar("SectionType", bound=Section)
 

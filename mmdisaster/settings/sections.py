@@ -16,7 +16,6 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..core import refused
 from ..paper.tables import PAPER_TABLE_ONE
 
 # %% ../../nbs/7_ground/02_settings.ipynb #s-006

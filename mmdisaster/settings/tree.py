@@ -8,6 +8,8 @@ __all__ = ['Settings']
 # %% ../../nbs/7_ground/04_tree.ipynb #s-003
 from typing import Self
 
+from pydantic import model_validator
+
 from mmdisaster.settings.audits import (
     STATIC,
     VARIANTS,
@@ -21,9 +23,6 @@ from mmdisaster.settings.audits import (
     Report,
     Sensitivity,
 )
-from pydantic import model_validator
-
-from ..core import refused
 from mmdisaster.settings.sections import (
     Baseline,
     Corpus,

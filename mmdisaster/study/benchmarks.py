@@ -17,7 +17,6 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold, MultilabelStratifiedShuffleSplit
-from ..settings.audits import Benchmarks
 from scipy.io import arff
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import fetch_openml
@@ -36,6 +35,7 @@ from ..evaluation.metrics import hamming_loss, micro_f1
 from ..fusion.elimination import RecursiveElimination
 from ..fusion.powerset import WeightedPowersetSVC
 from ..fusion.ranking import GiniRanking
+from ..settings.audits import Benchmarks
 
 _DEFAULT = Benchmarks()
 

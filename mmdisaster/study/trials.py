@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from ..settings.tree import Settings
 
 from ..core import load_arrays, load_json, save_arrays, save_json
 from ..data.sequences import Sequences
@@ -23,7 +22,8 @@ from ..data.split import Split, read_split, save_split
 from ..data.store import STORED
 from ..evaluation.metrics import score_row
 from ..paper.tables import APPROACHES
-from ..settings.reading import check_section, read_settings
+from ..settings.reading import check_section
+from ..settings.tree import Settings
 from ..steps.baselines import Scored, score_baseline
 from ..steps.fusion import fit_algorithm1, score_algorithm1
 from ..steps.split import split_corpus
