@@ -43,7 +43,7 @@ from ..steps.static import extract_features, get_weights
 from ..steps.temporal import learn_temporal
 from ..steps.words import learn_words, training_texts
 from ..weights.published import resolve_source
-from ..words.vectors import load_vectors, save_vectors
+from ..words.vectors import PretrainedVectors, load_vectors, save_vectors
 
 # %% ../../nbs/6_use/05_training.ipynb #t-012
 WeightsSection = VisualWeights | AudioWeights | Glove
@@ -135,7 +135,10 @@ def prepare_words(
     about = {"descriptions": len(texts), "part": "train"}
 
     def make(place: Path) -> Path:
-        return save_vectors(place / "words.safetensors", learn_words(texts, settings), about)
+        vectors = learn_words(texts, settings)
+        if isinstance(vectors, PretrainedVectors):
+            vectors.path = Path(vectors.path).name  # not the way to it, which is one machine's
+        return save_vectors(place / "words.safetensors", vectors, about)
 
     return _keep(Path(folder), "text", wanted | {"code": code_digests("words")}, make)
 
