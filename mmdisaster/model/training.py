@@ -42,7 +42,7 @@ from ..steps.split import drop_clips, split_corpus
 from ..steps.static import extract_features, get_weights
 from ..steps.temporal import learn_temporal
 from ..steps.words import learn_words, training_texts
-from ..weights.published import resolve_source
+from ..weights.published import pinned_weights, resolve_source
 from ..words.vectors import PretrainedVectors, load_vectors, save_vectors
 
 # %% ../../nbs/6_use/05_training.ipynb #t-012
@@ -54,15 +54,13 @@ def pin_source(
     section: WeightsSection,
 ) -> WeightsSection:  # the same, with the digest of a file of one's own
     "Find the file that a section names; raises `WeightsError` where it can't be had."
-    source = resolve_source(section.source, modality)
-    if source == "distilled":
-        raise ValueError(
-            "weights.audio: 'distilled' weights are learnt by a step of their own; give the file they are in"
-        )
+    if resolve_source(section.source, modality) == "distilled":
+        raise ValueError("weights.audio: 'distilled' weights are learnt by a step of their own; give the file they are in")
     own = Path(section.source).expanduser()
-    if source != section.source or not own.is_file() or section.sha256:
-        return section
-    return section.model_copy(update={"sha256": digest_file(own)})
+    if own.is_file() and not section.sha256:
+        section = section.model_copy(update={"sha256": digest_file(own)})
+    pinned_weights(modality, section, Path())
+    return section
 
 # %% ../../nbs/6_use/05_training.ipynb #t-014
 def check_training(
