@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from mmdisaster.data.clips import Clip
     from mmdisaster.model.prediction import Prediction
-    from mmdisaster.settings.sections import Settings
+    from mmdisaster.settings.tree import Settings
 
 # %% ../nbs/6_use/07_cli.ipynb #32-012
 def _check(arguments: argparse.Namespace) -> int:
     from mmdisaster.data.inspection import format_problems, inspect_corpus
-    from mmdisaster.settings.sections import Settings
+    from mmdisaster.settings.tree import Settings
 
     given, media = arguments.max_failures, not arguments.no_media
     most = Settings().features.visual.max_failures if given is None else given

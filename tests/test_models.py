@@ -34,7 +34,8 @@ from mmdisaster.model.prediction import ModelError, Prediction, clip_vectors, ma
 from mmdisaster.model.training import check_training, prepare_weights, train
 from mmdisaster.settings import read_settings
 from mmdisaster.settings.reading import merged
-from mmdisaster.settings.sections import Fusion, Settings
+from mmdisaster.settings.sections import Fusion
+from mmdisaster.settings.tree import Settings
 from mmdisaster.simulate.clips import SimulationSettings, simulate_corpus
 from mmdisaster.static.extraction import ExtractionError, extract
 from mmdisaster.steps.fusion import fit_algorithm1, score_algorithm1
@@ -368,19 +369,19 @@ def test_what_can_not_be_kept_is_refused_before_work_begins(home, tmp_path):
 
 
 NO_TABLES = {  # file, content → what the error says, after the file's name
-    "no rows": ("t.csv", b"media,text\n", "must have a row for each clip"),
+    "no rows": ("t.csv", b"media,text\n", "has no rows; each row must be a clip"),
     "empty": ("t.csv", b"", "is empty"),
     "Latin-1": ("t.csv", "media,text\na.mp4,Müll\n".encode("latin-1"), "row 2: must be UTF-8"),
     "semicolons": ("t.csv", b"media;text\na.mp4;x\n", "separated by commas"),
-    "no media": ("t.csv", b"film\na.mp4\n", "column 'media' is missing; columns are film"),
-    "capitals": ("t.CSV", b"Media\na.mp4\n", "column 'Media' is unknown; did you mean 'media'"),
-    "misspelt": ("t.csv", b"media,txt\na.mp4,x\n", "column 'txt' is unknown; did you mean 'text'"),
+    "no media": ("t.csv", b"film\na.mp4\n", "row 1, column 'media': is missing; required are media"),
+    "capitals": ("t.CSV", b"Media\na.mp4\n", "column 'Media': is unknown; did you mean 'media'"),
+    "misspelt": ("t.csv", b"media,txt\na.mp4,x\n", "column 'txt': is unknown; did you mean 'text'"),
     "twice": ("t.csv", b"media,text ,text\na.mp4,x,y\n", "must be there once, is there twice"),
     "start": ("t.csv", b"media,start\na.mp4,soon\n", "row 2, column 'start': must be seconds from 0 up, was 'soon'"),
     "end": ("t.csv", b"media,end\na.mp4,-1\n", "row 2, column 'end': must be seconds from 0 up, was '-1'"),
-    "synonym": ("t.csv", b"media,Start time\na.mp4,3\n", "column 'Start time' is unknown; did you mean 'start'?"),
-    "stop": ("t.csv", b"media,start,stop\na.mp4,3,4\n", "column 'stop' is unknown; did you mean 'end'?"),
-    "description": ("t.csv", b"media,description\na.mp4,x\n", "'description' is unknown; did you mean 'text'?"),
+    "synonym": ("t.csv", b"media,Start time\na.mp4,3\n", "column 'Start time': is unknown; did you mean 'start'?"),
+    "stop": ("t.csv", b"media,start,stop\na.mp4,3,4\n", "column 'stop': is unknown; did you mean 'end'?"),
+    "description": ("t.csv", b"media,description\na.mp4,x\n", "'description': is unknown; did you mean 'text'?"),
     "end first": ("t.csv", b"media,start,end\na.mp4,4,4\n", "row 2, column 'end': must lie after start (4 s), was 4"),
     "end at once": ("t.csv", b"media,end\na.mp4,0\n", "row 2, column 'end': must lie after start (0 s), was 0"),
     "no table": ("t.toml", b"a = 1\n", "must be a .csv or .parquet file"),

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 import docs
 from mmdisaster.settings.reading import SettingsError, read_settings
-from mmdisaster.settings.sections import Settings
+from mmdisaster.settings.tree import Settings
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 AUDIT = yaml.safe_load((ROOT / "audit" / "dvc.yaml").read_text())["stages"]

@@ -19,7 +19,8 @@ from ruamel.yaml import YAML
 
 from mmdisaster.core import atomic_path
 from mmdisaster.settings.reading import read_settings
-from mmdisaster.settings.sections import Section, Settings
+from mmdisaster.settings.sections import Section
+from mmdisaster.settings.tree import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("dvc.yaml", "audit/dvc.yaml")

@@ -153,5 +153,6 @@ def load_algorithm1(
     if foreign:
         raise ValueError(f"holds types that no model has: {', '.join(foreign)}")
     found = skops.io.load(Path(path), trusted=[*OWN_TYPES])
-    asked = width or getattr(found, "n_features_in_", 0), concepts or len(getattr(found, "classes_", ()))
-    return check_algorithm1(found, *asked)
+    width = int(getattr(found, "n_features_in_", 0)) if width is None else width
+    concepts = len(getattr(found, "classes_", ())) if concepts is None else concepts
+    return check_algorithm1(found, width, concepts)

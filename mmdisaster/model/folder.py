@@ -18,7 +18,8 @@ from ..fusion.algorithm1 import Algorithm1
 from ..fusion.saved import load_algorithm1, save_algorithm1
 from .prediction import Model, ModelError, check_weights, read_file
 from ..settings.reading import SettingsError, check_section
-from ..settings.sections import Section, Settings, knob
+from ..settings.sections import Section, knob
+from ..settings.tree import Settings
 from ..temporal.classifiers import TemporalClassifier, load_classifier, save_classifier
 
 # %% ../../nbs/6_use/06_folder.ipynb #30-072

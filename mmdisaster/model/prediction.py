@@ -24,7 +24,7 @@ from ..data.clips import Clip
 from ..data.sequences import Sequences
 from ..data.store import read_store
 from ..fusion.algorithm1 import Algorithm1, join_features
-from ..settings.sections import Settings
+from ..settings.tree import Settings
 from ..static.extraction import Extractor, extract
 from ..static.extractors import make_extractor
 from ..steps.evaluation import Provenance

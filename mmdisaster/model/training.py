@@ -30,12 +30,13 @@ from ..data.store import read_store
 from ..devices import pick_device
 from ..evaluation.metrics import score_row
 from .prediction import Model, make_model
-from ..settings.reading import read_settings, with_changes
-from ..settings.sections import AudioWeights, Glove, Settings, VisualWeights
+from ..settings.reading import read_settings
+from ..settings.sections import AudioWeights, Glove, VisualWeights
+from ..settings.tree import Settings
 from ..static.extraction import ExtractionError, Report, write_failures
 from ..static.extractors import code_digests, make_extractor
 from ..steps.corpus import make_calibration, open_corpus
-from ..steps.evaluation import gather_provenance
+from ..steps.evaluation import Provenance, gather_provenance
 from ..steps.fusion import fit_algorithm1, score_algorithm1
 from ..steps.split import drop_clips, split_corpus
 from ..steps.static import extract_features, get_weights
@@ -202,7 +203,7 @@ def _learn(
     split: Split,
     sources: dict[str, Source],
     settings: Settings,
-    about: dict[str, Any],  # provenance so far
+    about: Provenance,  # so far
     verbose: bool,
 ) -> Model:
     "Temporal networks and Algorithm 1 on stored features, with the scores on test clips."
@@ -214,16 +215,17 @@ def _learn(
     judged = {"average": settings.evaluate.average, "empty": settings.evaluate.empty}
     metrics = score_row(split.Y[test], scored["decisions"][test], scored["scores"][test], **judged)
     weights = {name: sources[name].weights for name in settings.modalities}
-    return make_model(split.concepts, settings, weights, networks, algorithm, about | {"test": metrics})
+    return make_model(split.concepts, settings, weights, networks, algorithm, {**about, "test": metrics})
 
 # %% ../../nbs/6_use/05_training.ipynb #t-043
 def _known_words(
     path: Path,  # word vectors
     texts: list[str],
-) -> dict[str, float]:
+) -> Provenance:
     "Share of the texts' words that have a vector; nothing where there are no words."
     vectors = load_vectors(path)
-    return {"known_words": round(vectors.coverage(texts), 4)} if any(vectors.tokenize(texts)) else {}
+    known = any(vectors.tokenize(texts))
+    return Provenance(known_words=round(vectors.coverage(texts), 4)) if known else Provenance()
 
 # %% ../../nbs/6_use/05_training.ipynb #t-044
 def _check_provenance(
@@ -262,4 +264,5 @@ def train(
     stores = {name: sources[name].store for name in checked.modalities}
     weights = {name: sources[name].weights for name in checked.modalities}
     about = gather_provenance(record, split, len(failed), stores, weights)
-    return _learn(split, sources, checked, {**about, **_known_words(words, texts), **extra}, verbose)
+    known = {**about, **_known_words(words, texts), **extra}
+    return _learn(split, sources, checked, known, verbose)  # type: ignore[arg-type]

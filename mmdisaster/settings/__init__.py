@@ -1,6 +1,6 @@
 """Every knob of the experiment: types, ranges, defaults and sources."""
 
 from .reading import SettingsError, read_settings
-from .sections import Settings
+from .tree import Settings
 
 __all__ = ["Settings", "SettingsError", "read_settings"]

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from ..core import derive_seed
-from .evidence import CONCEPTS, Evidence, check_simulated, pick, simulate_evidence
+from .evidence import Evidence, check_simulated, pick, simulate_evidence
 from mmdisaster.simulate.painters import (
     _CLOTH,
     _SKIN,

@@ -11,7 +11,7 @@ import re
 import numpy as np
 
 from ..core import derive_seed
-from .evidence import CONCEPTS, check_simulated, pick, simulate_evidence
+from .evidence import check_simulated, pick, simulate_evidence
 
 # %% ../../nbs/3_data/simulated/05_stories.ipynb #06-007
 _TITLES: dict[str, list[str]] = {

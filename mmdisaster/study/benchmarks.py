@@ -35,7 +35,7 @@ from ..evaluation.metrics import hamming_loss, micro_f1
 from ..fusion.elimination import RecursiveElimination
 from ..fusion.powerset import WeightedPowersetSVC
 from ..fusion.ranking import GiniRanking
-from ..settings.sections import Benchmarks
+from ..settings.audits import Benchmarks
 
 _DEFAULT = Benchmarks()
 

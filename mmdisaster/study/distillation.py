@@ -18,7 +18,7 @@ from sklearn.base import clone
 
 from ..core import load_arrays, load_provenance, progress, save_arrays
 from ..media.sound import read_waveform
-from ..settings.sections import Distillation
+from ..settings.audits import Distillation
 from ..static.soundnet import HEADS, RATE, check_waveform
 from .comparison import Difference
 from .student import Distilled, Lessons, check_seconds, distil_soundnet

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..core import derive_seed, progress
 from ..data.sequences import concatenate
 from ..devices import torch_threads
-from ..settings.sections import Distillation
+from ..settings.audits import Distillation
 from ..static.networks import calibrate, check_arrays, fill, random_arrays, wanted_arrays
 from mmdisaster.static.soundnet import (
     HEADS,

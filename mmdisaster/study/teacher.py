@@ -21,8 +21,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
 from ..data.sequences import Sequences
+from ..settings.audits import Distillation
 from ..settings.reading import check_section
-from ..settings.sections import Distillation
 
 # %% ../../nbs/5_doubt/09_teacher.ipynb #31-009
 def class_posteriors(

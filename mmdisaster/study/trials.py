@@ -22,8 +22,8 @@ from ..data.split import Split, read_split, save_split
 from ..data.store import STORED
 from ..evaluation.metrics import score_row
 from ..paper.tables import APPROACHES
-from ..settings.reading import check_section, read_settings
-from ..settings.sections import Settings
+from ..settings.reading import check_section
+from ..settings.tree import Settings
 from ..steps.baselines import Scored, score_baseline
 from ..steps.fusion import fit_algorithm1, score_algorithm1
 from ..steps.split import split_corpus
