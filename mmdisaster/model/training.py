@@ -55,7 +55,9 @@ def pin_source(
 ) -> WeightsSection:  # the same, with the digest of a file of one's own
     "Find the file that a section names; raises `WeightsError` where it can't be had."
     if resolve_source(section.source, modality) == "distilled":
-        raise ValueError("weights.audio: 'distilled' weights are learnt by a step of their own; give the file they are in")
+        raise ValueError(
+            "weights.audio: 'distilled' weights are learnt by a step of their own; give the file they are in"
+        )
     own = Path(section.source).expanduser()
     if own.is_file() and not section.sha256:
         section = section.model_copy(update={"sha256": digest_file(own)})

@@ -101,7 +101,7 @@ def check_concepts(
     concepts: Sequence[str],  # the concepts C, in order
 ) -> None:
     "Raise `ValueError` where concepts aren't at least two different names."
-    names = list(concepts) if isinstance(concepts, list | tuple) else [concepts]
+    names: list[Any] = list(concepts) if isinstance(concepts, list | tuple) else [concepts]
     wrong = [name for name in names if not isinstance(name, str) or not name.strip() or "|" in name]
     if len(names) < 2 or len(set(names)) < len(names) or wrong:
         raise ValueError(f"concepts must be two or more different names without '|', was {names!r}")
