@@ -25,9 +25,12 @@ ROOT = Path(__file__).resolve().parents[1]
 SLOW = {  # more than ten seconds of a processor
     "2_method/01_inception",
     "2_method/02_soundnet",
-    "2_method/16_elimination",
     "5_doubt/03_bounds",
-    "5_doubt/09_distillation",
+    "5_doubt/10_student",
+    "5_doubt/11_distillation",
+    "6_use/05_training",
+    "6_use/06_folder",
+    "6_use/07_cli",
 }
 
 
