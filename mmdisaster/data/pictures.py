@@ -61,8 +61,9 @@ def contact_sheet(
 ) -> Figure:
     "Frames of one clip per concept."
     columns = max((len(found) for found in frames.values() if found is not None), default=1)
+    figure = plt.figure(figsize=(1.5 * columns, 1.25 * len(frames)))
     with plt.rc_context(LOOK):
-        figure, axes = plt.subplots(len(frames), columns, figsize=(1.5 * columns, 1.25 * len(frames)), squeeze=False)
+        axes = figure.subplots(len(frames), columns, squeeze=False)
         for row, (concept, found) in zip(axes, frames.items()):
             title = f"{concept} ({mark})" if mark else concept
             row[0].set_title(title, fontsize=8, fontweight="bold", loc="left")
