@@ -137,7 +137,9 @@ def test_how_deps_and_params_are_found(tmp_path, monkeypatch):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(source)
     monkeypatch.setattr(graph, "ROOT", tmp_path)
-    graph.tree.cache_clear(), graph.definitions.cache_clear()
+    kept = [graph.tree, graph.definitions, graph.imported_by]
+    for function in kept:
+        function.cache_clear()
 
     def found(source):
         node = ast.parse(source)
@@ -162,7 +164,8 @@ def test_how_deps_and_params_are_found(tmp_path, monkeypatch):
         assert sections("settings.features", modality="${modalities}") == ["features.${item.modality}"]
         assert sections("settings.weights", **modal) == ["weights"]
     finally:
-        graph.tree.cache_clear(), graph.definitions.cache_clear()
+        for function in kept:
+            function.cache_clear()
 
 
 ON_REQUEST = {"weights": {"models/distilled-*.safetensors"}}  # made by `make distillation`; its digest is noted

@@ -102,9 +102,15 @@ def definitions(module: str) -> dict[str, ast.stmt]:
     return found
 
 
+@cache
+def imported_by(module: str) -> dict[str, Use]:
+    """What each name in a module stands for that it imports from the library."""
+    return imports(tree(module), module)
+
+
 def uses_of(use: Use) -> Iterator[Use]:
     """What an imported module or name reaches directly."""
-    known = imports(tree(use.module), use.module)
+    known = imported_by(use.module)
     if use.name is None or use.module.split(".")[0] not in BY_FILE:
         yield from known.values()
         return
@@ -135,7 +141,7 @@ def rooms(modules: Iterable[str]) -> list[str]:
         file, room = module_file(module), module.split(".")[0]
         if room not in BY_FILE and file.parent != ROOT / "mmdisaster":
             found.add(f"mmdisaster/{room}")
-        elif file.name != "__init__.py" or imports(tree(module), module):
+        elif file.name != "__init__.py" or imported_by(module):
             found.add(file.relative_to(ROOT).as_posix())
     return sorted(found)
 
@@ -223,7 +229,7 @@ def read_in(use: Use, handed: frozenset, seen: set) -> set[str]:
         return set()
     seen.add((use, handed))
     local = {name: Use(use.module, name) for name in definitions(use.module)}
-    known = local | imports(tree(use.module), use.module)
+    known = local | imported_by(use.module)
     if isinstance(definition, ast.ClassDef):
         return chains(tree(use.module), {KEPT})
     arguments = [argument.arg for argument in definition.args.args]
