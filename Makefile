@@ -1,20 +1,32 @@
-# make repro [MANIFEST=your/manifest.csv] · make test · make lab · make audit · make distil · make paper
-# for authors of notebooks: make lessons · make docs · make readme
+# make repro [MANIFEST=your/manifest.csv] · make check · make test · make lab · make audit · make distillation · make paper
+# for authors of notebooks: make lessons · make docs · make stages · make readme
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro audit test lab paper distil lessons docs readme
+.PHONY: repro audit check check-code check-tests test lab paper distillation lessons docs stages readme
 repro: .venv/installed
-	$(if $(MANIFEST),python nbs/stages/bring.py "$$MANIFEST")
+	$(if $(MANIFEST),python tools/bring.py "$$MANIFEST")
 	dvc repro
-	python nbs/stages/readme.py
+	python tools/readme.py
 	@cat results/table2.md
 
 # several seeds, leakage, what each choice is worth, public benchmarks: about an hour; interrupted, it goes on
 audit: .venv/installed
 	dvc repro audit/dvc.yaml:report
-	python nbs/stages/readme.py
+	python tools/readme.py
 	@cat results/report.md
+
+# while you work, within 3 minutes on two cores: all but slow lessons, slow tests, and the small pipelines
+check: .venv/installed
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target check-code check-tests
+
+check-code:
+	ruff check .
+	mypy
+	python tools/lessons.py --fast
+
+check-tests:
+	pytest -m "not slow"
 
 test: .venv/installed
 	ruff check .
@@ -34,22 +46,28 @@ paper: .venv/installed
 	@cat results/table2.md
 
 # sound learns from the pictures of the same clips: models/distilled-audio.safetensors, for weights.audio.source=distilled
-distil: .venv/installed
-	dvc repro audit/dvc.yaml:distil
-	@cat results/distil.md
+distillation: .venv/installed
+	dvc repro audit/dvc.yaml:distillation
+	@cat results/distillation.md
 
 # runs every component notebook and keeps what it shows
 lessons: .venv/installed
 	nbdev_export
-	TQDM_DISABLE=1 jupyter nbconvert --to notebook --execute --inplace --log-level WARN nbs/*.ipynb
+	find nbs -name '*.ipynb' -not -path 'nbs/stages/*' -not -path '*/.*' -print0 | TQDM_DISABLE=1 xargs -0 \
+	  jupyter nbconvert --to notebook --execute --inplace --log-level WARN
 	nbdev_clean
-	python nbs/stages/api.py
+	python tools/docs.py
 
 docs: .venv/installed
-	python nbs/stages/api.py
+	python tools/docs.py
+
+# deps and params of stages, and params.yaml's comments and schema, from the notebooks
+stages: .venv/installed
+	python tools/params.py
+	python tools/stages.py
 
 readme: .venv/installed
-	python nbs/stages/readme.py
+	python tools/readme.py
 
 .venv/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -12,11 +12,12 @@ from conftest import ROOT, command, copy_project, merge
 from mmdisaster.core import load_json
 from mmdisaster.data.manifest import ManifestError, read_manifest
 from mmdisaster.data.split import split_clips
-from mmdisaster.fusion.algorithm1 import FusionSettings, fit_fusion
+from mmdisaster.fusion.algorithm1 import Algorithm1
 from mmdisaster.media.files import MediaError
 from mmdisaster.media.frames import read_frames
 from mmdisaster.media.sound import read_waveform
 from mmdisaster.media.writing import write_clip
+from mmdisaster.settings.sections import Glove
 from mmdisaster.static.extraction import ExtractionError, extract, write_failures
 from mmdisaster.words.vectors import make_vectors
 
@@ -233,14 +234,13 @@ def test_a_split_that_leaves_a_part_empty(videos, options, message):
 
 def test_a_machine_for_each_concept_needs_both_sides_of_it():
     Y = np.eye(3, dtype=np.uint8)[np.arange(30) % 2]  # nothing is in the third
-    temporal = {name: np.ones((30, 4), np.float32) for name in ["visual", "audio", "text"]}
-    parts = np.repeat(["train", "validation", "test"], 10)
+    F = np.ones((30, 12), np.float32)
     with pytest.raises(ValueError, match="with and without each concept, lacked them for concept 3 of 3"):
-        fit_fusion(temporal, Y, parts, FusionSettings(machine="one-vs-rest", n_trees=5))
+        Algorithm1(machine="one-vs-rest", n_trees=5).fit(F[:20], Y[:20], validation=(F[20:], Y[20:]))
 
 
 def test_vectors_that_know_no_word(tmp_path):
     (tmp_path / "upper.txt").write_text("WATER 1 2\nFIRE 3 4\n")
     with pytest.raises(ValueError, match="upper.txt: must know words of the descriptions, know 'WATER', 'FIRE' … only"):
-        make_vectors({"source": str(tmp_path / "upper.txt")}, ["water and fire", None])
-    assert make_vectors({"source": str(tmp_path / "upper.txt")}, ["", None]).words_ == ["WATER", "FIRE"]
+        make_vectors(Glove(source="upper.txt"), ["water and fire", None], tmp_path / "upper.txt")
+    assert make_vectors(Glove(source="upper.txt"), ["", None], tmp_path / "upper.txt").words_ == ["WATER", "FIRE"]

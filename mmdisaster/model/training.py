@@ -42,8 +42,8 @@ from ..steps.split import drop_clips, split_corpus
 from ..steps.static import extract_features, get_weights
 from ..steps.temporal import learn_temporal
 from ..steps.words import learn_words, training_texts
-from ..weights.published import resolve_source
-from ..words.vectors import load_vectors, save_vectors
+from ..weights.published import pinned_weights, resolve_source
+from ..words.vectors import PretrainedVectors, load_vectors, save_vectors
 
 # %% ../../nbs/6_use/05_training.ipynb #t-012
 WeightsSection = VisualWeights | AudioWeights | Glove
@@ -54,15 +54,15 @@ def pin_source(
     section: WeightsSection,
 ) -> WeightsSection:  # the same, with the digest of a file of one's own
     "Find the file that a section names; raises `WeightsError` where it can't be had."
-    source = resolve_source(section.source, modality)
-    if source == "distilled":
+    if resolve_source(section.source, modality) == "distilled":
         raise ValueError(
             "weights.audio: 'distilled' weights are learnt by a step of their own; give the file they are in"
         )
     own = Path(section.source).expanduser()
-    if source != section.source or not own.is_file() or section.sha256:
-        return section
-    return section.model_copy(update={"sha256": digest_file(own)})
+    if own.is_file() and not section.sha256:
+        section = section.model_copy(update={"sha256": digest_file(own)})
+    pinned_weights(modality, section, Path())
+    return section
 
 # %% ../../nbs/6_use/05_training.ipynb #t-014
 def check_training(
@@ -135,7 +135,10 @@ def prepare_words(
     about = {"descriptions": len(texts), "part": "train"}
 
     def make(place: Path) -> Path:
-        return save_vectors(place / "words.safetensors", learn_words(texts, settings), about)
+        vectors = learn_words(texts, settings)
+        if isinstance(vectors, PretrainedVectors):
+            vectors.path = Path(vectors.path).name  # not the way to it, which is one machine's
+        return save_vectors(place / "words.safetensors", vectors, about)
 
     return _keep(Path(folder), "text", wanted | {"code": code_digests("words")}, make)
 

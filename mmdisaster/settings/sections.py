@@ -10,7 +10,7 @@ __all__ = ['LARGEST_SEED', 'LARGEST_NETWORK', 'knob', 'Section', 'seed_knob', 'd
 
 # %% ../../nbs/7_ground/02_settings.ipynb #s-003
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -98,10 +98,10 @@ class Corpus(Section):
 
 # %% ../../nbs/7_ground/02_settings.ipynb #s-018
 def check_concepts(
-    concepts: Iterable[str],  # the concepts C, in order
+    concepts: Sequence[str],  # the concepts C, in order
 ) -> None:
     "Raise `ValueError` where concepts aren't at least two different names."
-    names = list(concepts)
+    names: list[Any] = list(concepts) if isinstance(concepts, list | tuple) else [concepts]
     wrong = [name for name in names if not isinstance(name, str) or not name.strip() or "|" in name]
     if len(names) < 2 or len(set(names)) < len(names) or wrong:
         raise ValueError(f"concepts must be two or more different names without '|', was {names!r}")

@@ -195,7 +195,7 @@ def _each(
 
 # %% ../../nbs/3_data/simulated/06_clips.ipynb #07-031
 def _texts(settings: SimulationSettings, names: list[str], video: np.ndarray, Y: np.ndarray) -> list[str]:
-    "The description of each video, told from what its clips show."
+    "The description of each video, written from what its clips show."
     texts = []
     for v, name in enumerate(names):
         share = dict(zip(settings.counts, Y[video == v].mean(axis=0).tolist(), strict=True))

@@ -62,7 +62,7 @@ def _storm(rng: np.random.Generator, n: int, rate: int) -> np.ndarray:
 
 # %% ../../nbs/3_data/simulated/04_sounds.ipynb #05-012bx
 def _tone(frequency: np.ndarray, rate: int, harmonics: list[float]) -> np.ndarray:
-    "A tone of changing frequency (Hz, one a sample) with harmonics of these amplitudes."
+    "A tone of changing frequency (Hz, one per sample) with harmonics of these amplitudes."
     phase = (2 * np.pi * (np.cumsum(frequency / rate) % 1)).astype(np.float32)
     return np.sum([np.float32(a) * np.sin(np.float32(k + 1) * phase) for k, a in enumerate(harmonics) if a], axis=0)
 
@@ -94,7 +94,7 @@ def _resonate(buzz: np.ndarray, formants: np.ndarray, rate: int) -> np.ndarray:
 
 # %% ../../nbs/3_data/simulated/04_sounds.ipynb #05-014bx
 def _voice(rng: np.random.Generator, n: int, rate: int, pitch: float, pace: float, pause: float) -> np.ndarray:
-    "A voice at a pitch (Hz) that says `pace` syllables a second and rests after some of them."
+    "A voice at a pitch (Hz) that says `pace` syllables per second and rests after some of them."
     curve = pitch * (1 + 0.12 * np.sin(np.linspace(0, rng.uniform(8, 16), n)) + _slow(rng, n, 12, -0.08, 0.08))
     buzz = (np.cumsum(curve / rate) % 1 - 0.5).astype(np.float32)
     breath, tract = 0.04 * rng.standard_normal(n, dtype=np.float32), 0.9 + 0.0012 * (pitch - 100)
