@@ -112,7 +112,7 @@ class Lessons(NamedTuple):
 # %% ../../nbs/5_doubt/10_student.ipynb #31-049bx
 def check_lessons(
     name: str,  # what to call them in an error
-    lessons: Lessons,
+    lessons: Lessons,  # to check
     least: int,  # fewest clips
     k: int | None = None,  # classes; None: any number from 2 up
 ) -> None:
