@@ -167,7 +167,7 @@ def _heading(clip: "Clip", missing: list[str]) -> str:
 
 # %% ../nbs/6_use/07_cli.ipynb #32-016bx
 def format_text(
-    predictions: "list[Prediction]",
+    predictions: "list[Prediction]",  # one per clip
 ) -> str:
     "Predictions for people: likeliest concepts first, an asterisk where a concept was decided on."
     lines = []
@@ -182,7 +182,7 @@ def format_text(
 
 # %% ../nbs/6_use/07_cli.ipynb #32-016cx
 def format_json(
-    predictions: "list[Prediction]",
+    predictions: "list[Prediction]",  # one per clip
 ) -> str:  # a list, one object a clip
     "Predictions for programs."
     rows = [
@@ -328,7 +328,9 @@ def read_command_line(
 SHORT = ("out of memory", "not enough memory", "allocate memory")  # what torch says, by a RuntimeError
 
 
-def error_words(error: Exception) -> str | None:
+def error_words(
+    error: Exception,  # as it was raised
+) -> str | None:
     "An error in words for a user; None where the mistake is the program's own."
     words = str(error) or type(error).__name__
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(s in words for s in SHORT)):

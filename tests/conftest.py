@@ -101,13 +101,25 @@ RUNS = {
 STARTED = pytest.StashKey[dict]()
 
 
-SLOW = {"test_lessons"}  # files of more than half a minute; `make check` leaves them out
+SLOW = {  # files that take twenty seconds or more, and two tests; `make check` leaves them out
+    "test_lessons",
+    "test_readme",
+    "test_cli",
+    "test_models",
+    "test_stage_launcher",
+    "test_media",
+    "test_inspection",
+    "test_pretrained",
+    "test_distillation",
+    "test_bringing_manifests",
+    "test_bad_params_stop_a_stage",
+}
 
 
 def pytest_collection_modifyitems(items):
     """Mark what is slow. Tests that wait for a run of the small pipeline come last, for the longest at the very end."""
     for item in items:
-        if item.path.stem in SLOW or set(RUNS) & set(item.fixturenames):
+        if {item.path.stem, item.originalname} & SLOW or set(RUNS) & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: [name in item.fixturenames for name in reversed(RUNS)])
 

@@ -158,8 +158,9 @@ def test_a_control_gets_the_same_posteriors_for_other_clips(corpus, monkeypatch)
 def test_lessons_do_not_begin_with_distilled_weights(distilled, tmp_path):
     path = save_distilled(tmp_path / "distilled-audio.safetensors", distilled, {})
     for source in ("distilled", "distilled-audio.safetensors"):  # the param's name, and a path to the same file
-        target = tmp_path / "weights-audio.safetensors"
-        made = make_weights("audio", AudioWeights(source=source), tmp_path, target, path)
+        made = make_weights(
+            "audio", AudioWeights(source=source), tmp_path, tmp_path / "weights-audio.safetensors", path
+        )
         with pytest.raises(WeightsError, match=f"weights.audio.source must be .*, was '{source}'"):
             read_start(made)
 

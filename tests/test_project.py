@@ -304,5 +304,16 @@ def test_each_public_parameter_has_a_meaning():
     assert count > 500 and not found, "\n".join(found)
 
 
+def test_the_changelog_says_where_things_are():
+    """Modules and names in the right-hand column of its tables of import paths exist."""
+    _, _, words = (ROOT / "CHANGELOG.md").read_text().partition("### Import paths")
+    lines = [line.split(" | ")[-1] for line in words.splitlines() if line.startswith("| `")]
+    assert len(lines) > 30
+    for part in re.split(r"; | \| ", " | ".join(lines)):
+        module, *names = re.findall(r"`([\w.]+)`", part.partition("(")[0])
+        found = importlib.import_module(f"mmdisaster.{module}")
+        assert not [name for name in names if not hasattr(found, name)], part
+
+
 def test_slow_lessons_exist():
     assert len(lessons.lessons(fast=True)) == len(COMPONENTS) - len(lessons.SLOW)

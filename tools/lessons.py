@@ -22,12 +22,15 @@ import torch  # noqa: E402, F401
 from nbdev.test import test_nb as run_notebook  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
-SLOW = {  # more than ten seconds of a processor
+SLOW = {  # more than seven seconds of a processor
     "2_method/01_inception",
     "2_method/02_soundnet",
+    "2_method/08_extractors",
     "5_doubt/03_bounds",
     "5_doubt/10_student",
     "5_doubt/11_distillation",
+    "6_use/01_formats",
+    "6_use/03_published",
     "6_use/05_training",
     "6_use/06_folder",
     "6_use/07_cli",

@@ -35,7 +35,7 @@ SCALE = 2 * 10**DIGITS  # halves of the last digit in 1
 
 def interval(
     printed: float,  # such as 0.0575
-    rule: Rule = RULES["rounded"],  # of printing
+    rule: Rule = RULES["rounded"],  # how digits are read, one of `RULES`
 ) -> tuple[int, int]:  # ends, in units of 1 / (2 · 10⁴)
     "The interval that a printed number stands for."
     units = round(printed * 10**DIGITS)

@@ -27,7 +27,7 @@ class Gap:
 
 # %% ../../nbs/1_paper/02_register.ipynb #r-004
 def in_force(
-    gap: Gap,  # whose param
+    gap: Gap,  # an entry of the register
     settings: Any,  # `Settings`, or any object with the same attributes
 ) -> Any:  # value of the gap's param
     "The value that a gap's param has."

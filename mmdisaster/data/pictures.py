@@ -41,7 +41,7 @@ BOXES = "In a PNG, boxes stand for letters that no font of this machine has; an 
 
 # %% ../../nbs/3_data/13_pictures.ipynb #22-082
 def use_other_fonts(
-    figure: Figure,  # with all its texts
+    figure: Figure,  # changed in place
 ) -> bool:  # whether each letter can be drawn
     "Let fonts of this machine draw what DejaVu Sans lacks; other texts are left as they are."
     lacking = {text: letters for text in figure.findobj(Text) if (letters := missing_letters(text))}

@@ -55,7 +55,10 @@ class JointNetwork(nn.Module):
         layers = [nn.Linear(joined, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, concepts)]
         self.head = nn.Sequential(*layers)
 
-    def forward(self, batch: list[PackedSequence]) -> Tensor:
+    def forward(
+        self,
+        batch: list[PackedSequence],  # one packed batch per modality
+    ) -> Tensor:
         vectors = [branch(x) for branch, x in zip(self.branches, batch, strict=True)]  # (n, dense) each
         return self.head(torch.cat(vectors, dim=1))  # (n, concepts), before the sigmoid
 

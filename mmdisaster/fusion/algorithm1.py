@@ -126,7 +126,7 @@ class Algorithm1(ClassifierMixin, BaseEstimator):
     @classmethod
     def from_settings(
         cls,
-        settings: Fusion,
+        settings: Fusion,  # section `fusion`
         **others: Any,  # `ranking`, `n_jobs`, `verbose`
     ) -> Self:  # unfitted
         "An estimator with the values of section `fusion`."

@@ -28,7 +28,7 @@ ALGORITHM = "algorithm1.skops"
 
 
 def model_files(
-    settings: Settings,
+    settings: Settings,  # which modalities there are
 ) -> list[str]:  # names, without model.json
     "The files of a model's folder."
     kinds = ["weights", "temporal"]
@@ -89,7 +89,7 @@ def _description(
 
 # %% ../../nbs/6_use/06_folder.ipynb #30-073d
 def on_device(
-    settings: Settings,
+    settings: Settings,  # of a training
     device: str,  # as torch calls it
 ) -> Settings:
     "Settings with all networks on a device."
@@ -133,7 +133,7 @@ def check_place(
 # %% ../../nbs/6_use/06_folder.ipynb #30-073c
 def save_model(
     folder: str | Path,  # made; replaced where it is a model already
-    model: Model,
+    model: Model,  # to write
 ) -> Path:  # the folder
     "Write a model, all of it or nothing; equal models give equal files."
     folder = check_place(folder)
@@ -169,7 +169,7 @@ def _check_description(
 
 # %% ../../nbs/6_use/06_folder.ipynb #30-080b
 def read_description(
-    folder: Path,
+    folder: Path,  # the model's
 ) -> Description:
     "The contents of model.json; raises `ModelError`."
     if folder.is_file():

@@ -53,7 +53,7 @@ def in_batches(
 class Prediction:
     "Scores and decisions for a clip."
 
-    clip: Clip
+    clip: Clip  # the clip that was scored
     scores: dict[str, float]  # concept → score, larger is likelier; empty where the clip could not be read
     concepts: list[str]  # the concepts that were decided on
     missing: list[str] = field(default_factory=list)  # modalities that the clip lacks; the others decided
@@ -61,7 +61,7 @@ class Prediction:
 
 # %% ../../nbs/6_use/04_prediction.ipynb #30-028ab
 def prediction_table(
-    predictions: Sequence[Prediction],
+    predictions: Sequence[Prediction],  # one per clip
 ) -> pd.DataFrame:  # media, start, end, "score: …" per concept, concepts, missing, failure
     "Predictions as a table, one row per clip."
     rows: list[dict[str, Any]] = [
@@ -91,7 +91,7 @@ class ModelError(ValueError):
 
 # %% ../../nbs/6_use/04_prediction.ipynb #30-033c
 def read_file(
-    folder: Path,
+    folder: Path,  # the model's
     name: str,  # of a file in it
     reader: Callable[[Path], Any],  # path → what is in it
 ) -> Any:
@@ -107,7 +107,7 @@ def read_file(
 
 # %% ../../nbs/6_use/04_prediction.ipynb #30-035
 def check_weights(
-    path: Path,
+    path: Path,  # of the file
     digest: str,  # SHA-256 that it must have
     original: Path | None = None,  # the file that it is a copy of
 ) -> None:
@@ -137,7 +137,7 @@ class Model:
 
     def extractor(
         self,
-        modality: str,
+        modality: str,  # one of `settings.modalities`
     ) -> Extractor:
         "The extractor of a modality, made when it is first needed; raises `ModelError` where its weights changed."
         if modality not in self._extractors:
@@ -232,8 +232,8 @@ def check_share(
 
 # %% ../../nbs/6_use/04_prediction.ipynb #30-039b
 def predict_clips(
-    model: Model,
-    clips: list[Clip],
+    model: Model,  # that scores them
+    clips: list[Clip],  # to score
     max_failures: float,  # share of clips that may be unreadable
     verbose: bool = False,  # show progress on standard error
 ) -> list[Prediction]:  # in the order of `clips`
@@ -263,7 +263,7 @@ def library_versions() -> dict[str, str]:  # library → version
 
 # %% ../../nbs/6_use/04_prediction.ipynb #30-042a
 def placeless(
-    settings: Settings,
+    settings: Settings,  # of a training
 ) -> Settings:
     "Settings that name files without the folders they lie in."
 

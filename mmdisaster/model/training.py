@@ -50,8 +50,8 @@ WeightsSection = VisualWeights | AudioWeights | Glove
 
 
 def pin_source(
-    modality: str,
-    section: WeightsSection,
+    modality: str,  # "visual", "audio" or "text"
+    section: WeightsSection,  # where its weights come from
 ) -> WeightsSection:  # the same, with the digest of a file of one's own
     "Find the file that a section names; raises `WeightsError` where it can't be had."
     if resolve_source(section.source, modality) == "distilled":
@@ -66,7 +66,7 @@ def pin_source(
 
 # %% ../../nbs/6_use/05_training.ipynb #t-014
 def check_training(
-    settings: Settings,
+    settings: Settings,  # of the training
 ) -> Settings:  # with the digests of files
     "Raise `ValueError` or `WeightsError` where a training could not end well on this machine."
     for device in {settings.features.visual.device, settings.features.audio.device, settings.temporal.device}:
@@ -107,7 +107,7 @@ def _keep(
 # %% ../../nbs/6_use/05_training.ipynb #t-024
 def prepare_weights(
     modality: str,  # "visual" or "audio"
-    settings: Settings,
+    settings: Settings,  # of the training
     folder: str | Path,  # where weights are kept
 ) -> Path:  # the file
     "Get the weights of a static network, unless the folder has just these already."
@@ -127,7 +127,7 @@ def prepare_weights(
 # %% ../../nbs/6_use/05_training.ipynb #t-026
 def prepare_words(
     texts: list[str],  # descriptions of the training clips, one per video
-    settings: Glove,
+    settings: Glove,  # section `glove`
     folder: str | Path,  # where weights are kept
 ) -> Path:  # the file
     "Learn word vectors, or get those that the settings name, unless the folder has just these already."
@@ -147,7 +147,7 @@ def prepare_words(
 class Source:
     "Where static features come from, and where they are kept."
 
-    weights: Path
+    weights: Path  # file of weights, or of word vectors
     store: Path  # a folder of its own for all that decides features
 
 # %% ../../nbs/6_use/05_training.ipynb #t-033

@@ -127,7 +127,7 @@ def _problem(
 
 # %% ../../nbs/7_ground/05_reading.ipynb #r-018
 def check_section(
-    section: type[SectionType],
+    section: type[SectionType],  # which one
     values: Any,  # name → value
     where: str = "settings",  # file, or whatever they come from
 ) -> SectionType:
@@ -166,7 +166,7 @@ def merged(
 
 # %% ../../nbs/7_ground/05_reading.ipynb #r-026
 def with_changes(
-    settings: Settings,
+    settings: Settings,  # to change
     changes: Mapping[str, Any],  # dotted name → value
     where: str = "changes",  # what to call them in an error
 ) -> Settings:
@@ -175,7 +175,7 @@ def with_changes(
 
 # %% ../../nbs/7_ground/05_reading.ipynb #r-029
 def check_variants(
-    settings: Settings,
+    settings: Settings,  # that hold the variants
     where: str = "settings",  # what to call them in an error
 ) -> None:
     "Raise `SettingsError` where a variant changes what isn't there, or to what it can't be."

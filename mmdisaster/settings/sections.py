@@ -47,7 +47,7 @@ LARGEST_SEED = 2**32 - 1  # what NumPy and scikit-learn take
 
 
 def seed_knob(
-    meaning: str = "of all random streams",
+    meaning: str = "of all random streams",  # what the seed is of
 ) -> Any:  # a field of a section
     "A seed; the same everywhere unless somebody says otherwise."
     return knob(2019, meaning, "our choice: the paper's year", ge=0, le=LARGEST_SEED)

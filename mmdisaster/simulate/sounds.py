@@ -14,7 +14,7 @@ from scipy.fft import irfft
 from scipy.signal import lfilter
 
 from ..core import derive_seed
-from .evidence import CONCEPTS, check_simulated, pick, simulate_evidence
+from .evidence import check_simulated, pick, simulate_evidence
 
 # %% ../../nbs/3_data/simulated/04_sounds.ipynb #05-008
 _Sound = Callable[[np.random.Generator, int, int], np.ndarray]  # generator, samples, sample rate → waveform

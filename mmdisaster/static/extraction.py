@@ -35,13 +35,24 @@ class Extractor(Protocol):
     def fingerprint(self) -> dict:  # anything JSON: two extractors with equal fingerprints give equal features
         ...
 
-    def key(self, row: Row, root: Path) -> Any:  # anything JSON: two rows with equal keys have equal features
+    def key(
+        self,
+        row: Row,  # of the manifest
+        root: Path,  # the manifest's folder
+    ) -> Any:  # anything JSON: two rows with equal keys have equal features
         ...
 
-    def read(self, row: Row, root: Path) -> Any:  # input of `encode`; None: the clip lacks it; ValueError: broken
+    def read(
+        self,
+        row: Row,  # of the manifest
+        root: Path,  # the manifest's folder
+    ) -> Any:  # input of `encode`; None: the clip lacks it; ValueError: broken
         ...
 
-    def encode(self, inputs: Iterable) -> Iterable[np.ndarray]:  # one (steps, dim) per input, in their order
+    def encode(
+        self,
+        inputs: Iterable,  # what `read` gave
+    ) -> Iterable[np.ndarray]:  # one (steps, dim) per input, in their order
         ...
 
 # %% ../../nbs/2_method/07_extraction.ipynb #11-024

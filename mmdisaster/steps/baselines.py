@@ -25,7 +25,7 @@ def score_baseline(
     static: Mapping[str, Sequences],  # modality → static features of all clips
     temporal: Mapping[str, np.ndarray],  # modality → temporal features of all clips
     split: Parts,  # of the same clips
-    settings: Baseline,
+    settings: Baseline,  # section `baseline`
     verbose: bool = False,  # show progress on standard error
 ) -> tuple[Scored, list[dict[str, float]]]:  # of all clips; one row per epoch
     "Train one baseline and score every clip."

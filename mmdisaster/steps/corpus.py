@@ -20,7 +20,7 @@ from ..simulate.clips import simulate_calibration, simulate_corpus, simulation_o
 # %% ../../nbs/4_experiment/11_corpus.ipynb #a-007
 def make_corpus(
     folder: str | Path,  # to write
-    settings: Corpus,
+    settings: Corpus,  # section `corpus`
     root: str | Path = ".",  # folder that `settings.manifest` is relative to
     verbose: bool = False,  # show progress on standard error
 ) -> Clips:
@@ -37,7 +37,7 @@ def make_corpus(
 # %% ../../nbs/4_experiment/11_corpus.ipynb #a-009
 def make_calibration(
     folder: str | Path,  # to write
-    settings: Corpus,
+    settings: Corpus,  # section `corpus`
     verbose: bool = False,  # show progress on standard error
 ) -> Path:  # the manifest
     "Simulate the clips that random weights are fitted to."
@@ -46,8 +46,7 @@ def make_calibration(
 # %% ../../nbs/4_experiment/11_corpus.ipynb #a-022
 def open_corpus(
     manifest: str | Path,  # CSV or Parquet file, one row per clip
-    concepts: list[str]
-    | None = None,  # the concepts, in order; None: those of the record, of `known`, or of the labels
+    concepts: list[str] | None = None,  # in order; None: those of the record, of `known`, or of the labels
     known: Sequence[str] = (),  # concepts in the settings' order
 ) -> tuple[Clips, dict[str, Any]]:  # clips, and the record of them
     "Read clips and what is known of them; raises `ManifestError` with every problem found."

@@ -20,9 +20,9 @@ from ..settings.sections import Evaluate
 
 # %% ../../nbs/4_experiment/18_evaluation.ipynb #h-004
 def measure_rows(
-    split: Parts,
+    split: Parts,  # of all clips that could be read
     scored: Mapping[str, Mapping[str, np.ndarray]],  # row of Table II → scores and decisions of all clips
-    settings: Evaluate,
+    settings: Evaluate,  # section `evaluate`
 ) -> dict[str, dict[str, dict]]:  # "validation" and "test" → row → what `evaluate` returns
     "Measure rows on validation and on test clips."
     judged = settings.model_dump(exclude={"band"})

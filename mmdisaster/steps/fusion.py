@@ -18,7 +18,7 @@ from ..settings.sections import Fusion
 def fit_algorithm1(
     temporal: Mapping[str, np.ndarray],  # modality → (clips, width) temporal features of all clips
     split: Parts,  # of the same clips
-    settings: Fusion,
+    settings: Fusion,  # section `fusion`
     ranking: np.ndarray | None = None,  # columns, best first, where they are ranked already
     verbose: bool = False,  # show progress on standard error
 ) -> Algorithm1:  # fitted

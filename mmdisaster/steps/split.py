@@ -19,7 +19,7 @@ from ..settings.sections import Split
 def split_corpus(
     manifest: pd.DataFrame,  # one row per clip
     concepts: list[str],  # the concepts C, in order
-    settings: Split,
+    settings: Split,  # section `split`
 ) -> Parts:
     "Deal clips out so that concepts keep their proportions."
     Y, videos = label_matrix(manifest, concepts), manifest["video_id"].to_numpy()
@@ -28,7 +28,7 @@ def split_corpus(
 
 # %% ../../nbs/4_experiment/12_split.ipynb #b-008
 def drop_clips(
-    split: Parts,
+    split: Parts,  # of all clips
     clip_ids: Collection[str],  # clips that could not be read
 ) -> Parts:
     "The same parts without some clips; raises `ValueError` where a part is left without any."

@@ -21,7 +21,7 @@ from ..words.tokens import WordVectors
 # %% ../../nbs/4_experiment/14_static.ipynb #d-005
 def get_weights(
     modality: str,  # "visual" or "audio"
-    settings: VisualWeights | AudioWeights,
+    settings: VisualWeights | AudioWeights,  # section `weights.visual` or `weights.audio`
     calibration: str | Path,  # folder of the clips that random weights are fitted to
     path: str | Path,  # .safetensors file to write
     models: str | Path = "models",  # folder of weights that stages make
@@ -31,11 +31,11 @@ def get_weights(
 
 # %% ../../nbs/4_experiment/14_static.ipynb #d-006
 def extract_features(
-    modality: str,
+    modality: str,  # one of the settings' modalities
     manifest: pd.DataFrame,  # one row per clip
     media: str | Path,  # folder that its media are relative to
     weights: str | Path,  # file of the static network's weights, or of word vectors
-    settings: Features,
+    settings: Features,  # section `features`
     store: str | Path,  # folder to fill
     verbose: bool = False,  # show progress on standard error
 ) -> Report:
@@ -48,7 +48,7 @@ def extract_features(
 def embed_texts(
     manifest: pd.DataFrame,  # one row per clip
     vectors: WordVectors,  # fitted
-    settings: TextFeatures,
+    settings: TextFeatures,  # section `features.text`
 ) -> Sequences:  # one vector per word
     "Static features of the descriptions, in memory."
     words = concatenate(TextExtractor(vectors, settings.max_positions).encode(manifest["text"].fillna("").tolist()))

@@ -14,10 +14,10 @@ from ..temporal.classifiers import TemporalClassifier
 
 # %% ../../nbs/4_experiment/15_temporal.ipynb #e-005
 def learn_temporal(
-    modality: str,
+    modality: str,  # names the random stream
     sequences: Sequences,  # static features of all clips
     split: Parts,  # of the same clips
-    settings: Temporal,
+    settings: Temporal,  # section `temporal`
     verbose: bool = False,  # show progress on standard error
 ) -> TemporalClassifier:  # fitted; its `transform` gives the temporal features
     "Train the temporal network of a modality."

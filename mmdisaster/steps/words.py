@@ -27,7 +27,7 @@ def training_texts(
 # %% ../../nbs/4_experiment/13_words.ipynb #c-007
 def learn_words(
     texts: list[str],  # descriptions to learn from
-    settings: Glove,
+    settings: Glove,  # section `glove`
     models: str | Path = "models",  # folder of weights that stages make
 ) -> WordVectors:  # fitted
     "Learn word vectors, or read those that the settings name; raises `WeightsError` where they can't be had."

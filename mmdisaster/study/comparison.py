@@ -215,7 +215,7 @@ def permutation_test(
 # %% ../../nbs/5_doubt/06_comparison.ipynb #24-048
 def margin_words(
     difference: Difference,  # with its simultaneous interval
-    found: Verdict,  # on it
+    found: Verdict,  # the difference
     printed: float,  # the margin that the paper printed
 ) -> str:  # empty where the verdict says it all
     "How a judged difference stands to the printed margin."

@@ -75,7 +75,7 @@ def distil_clips(
 # %% ../../nbs/5_doubt/11_distillation.ipynb #31-077
 def save_distilled(
     path: str | Path,  # .safetensors file to write
-    distilled: Distilled,  # trained student
+    distilled: Distilled,  # what was learnt
     provenance: dict[str, Any],  # anything JSON can hold: corpus, split, teacher
 ) -> Path:  # `path`
     "Write weights that `soundnet_weights` reads."

@@ -36,8 +36,8 @@ SEEDED = ("split", "glove", "temporal", "baseline", "fusion")  # sections, in th
 
 
 def with_seed(
-    settings: Settings,
-    seed: int,
+    settings: Settings,  # to change
+    seed: int,  # of all its random streams
 ) -> Settings:  # a copy
     "Settings of the trial with this seed."
     return settings.model_copy(
@@ -84,8 +84,8 @@ def _score(
 class Trial:
     "One run of the experiment after the static features."
 
-    settings: Settings
-    split: Split
+    settings: Settings  # of the trial
+    split: Split  # of the clips
     words: Sequences  # static features of the descriptions
     temporal: dict[str, np.ndarray]  # modality → (clips, width)
     scored: dict[str, Scored]  # row of Table II → scores and decisions
@@ -115,9 +115,9 @@ def _stale(
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-018
 def run_trial(
     manifest: pd.DataFrame,  # one row per clip
-    concepts: list[str],
+    concepts: list[str],  # the concepts C, in order
     static: Mapping[str, Sequences],  # static features of frames and sound, "visual" and "audio"
-    settings: Settings,
+    settings: Settings,  # of the trial
     rows: tuple[str, ...] = tuple(APPROACHES),  # rows of Table II to score
     known: Trial | None = None,  # a trial with other settings, to take from it what they can't change
     replaced: tuple[str, ...] = (),  # modalities whose static features differ from the known trial's
@@ -146,7 +146,7 @@ def run_trial(
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-029
 def save_trial(
     folder: str | Path,  # made if need be
-    trial: Trial,
+    trial: Trial,  # to write
 ) -> Path:  # the folder
     "Write a trial as files."
     folder = Path(folder)
@@ -207,9 +207,9 @@ ABLATIONS = {  # variant → what it takes away
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-037
 def score_trial(
-    trial: Trial,
+    trial: Trial,  # to score
     rows: tuple[str, ...],  # of Table II
-    part: str = "test",
+    part: str = "test",  # "validation" or "test"
     **judged: Any,  # `average` and `empty`, as in `mean_average_precision`
 ) -> dict[str, dict[str, float]]:  # row → metric → value
     "The three metrics of some rows."

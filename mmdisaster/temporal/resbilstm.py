@@ -77,7 +77,10 @@ class BiLSTM(nn.Module):
         for weight in self.parameters():
             nn.init.uniform_(weight, -(units**-0.5), units**-0.5)
 
-    def forward(self, x: PackedSequence) -> Tensor:
+    def forward(
+        self,
+        x: PackedSequence,  # packed sequences
+    ) -> Tensor:
         backwards = reversal(x.batch_sizes).to(x.data.device)
         ahead, back = self.inputs(x.data).chunk(2, dim=1)  # (total steps, 4·units) each
         gates = torch.stack([ahead, back[backwards]])  # (2, total steps, 4·units)
@@ -110,7 +113,10 @@ class ResidualBiLSTM(nn.Module):
         if dim != 2 * units:
             self.shortcut = nn.Linear(dim, 2 * units, bias=False) if residual == "project" else None
 
-    def forward(self, x: PackedSequence) -> PackedSequence:
+    def forward(
+        self,
+        x: PackedSequence,  # packed sequences
+    ) -> PackedSequence:
         h = self.dropout(self.lstm(x))  # (total steps, 2·units)
         if self.shortcut is not None:
             h = h + self.shortcut(x.data)  # (total steps, 2·units)
@@ -160,12 +166,18 @@ class ResBiLSTM(nn.Module):
         self.dropout = nn.Dropout(dense_dropout)
         self.scores = nn.Linear(dense, concepts)
 
-    def encode(self, x: PackedSequence) -> tuple[Tensor, Tensor]:
+    def encode(
+        self,
+        x: PackedSequence,  # packed sequences
+    ) -> tuple[Tensor, Tensor]:
         "Both candidates for the temporal feature: the summary over time and the dense layer's output."
         for layer in self.layers:
             x = layer(x)  # data (total steps, 2·units)
         h = summarize(x, self.summary)  # (n, 2·units)
         return h, torch.relu(self.dense(h))  # (n, 2·units), (n, dense)
 
-    def forward(self, x: PackedSequence) -> Tensor:
+    def forward(
+        self,
+        x: PackedSequence,  # packed sequences
+    ) -> Tensor:
         return self.scores(self.dropout(self.encode(x)[1]))  # (n, concepts), before the sigmoid
