@@ -57,7 +57,7 @@ def _weights(arguments: argparse.Namespace) -> int:
     if action == "list":
         _list_weights(folder)
     elif action == "fetch":
-        print(fetch(name, folder, arguments.force))
+        print(fetch(name, folder, arguments.force, verbose=not arguments.quiet))
     elif action == "path":
         print(weights_path(name, None, folder))
     else:

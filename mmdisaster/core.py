@@ -34,7 +34,7 @@ def refused(
     "Print the message with which a call is refused; raises `AssertionError` where it isn't."
     try:
         call(*arguments, **named)
-    except (ValueError, TypeError, LookupError, OSError) as error:
+    except (ValueError, TypeError, LookupError, OSError, ArithmeticError) as error:
         print(str(error).replace(f"{hide}/", "") if hide else error)
     else:
         raise AssertionError(f"{call} was not refused")

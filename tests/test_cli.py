@@ -234,7 +234,7 @@ def test_memory_that_torch_asks_for_in_vain_is_told(monkeypatch, capsys):
 
 def test_weights_are_fetched_again_by_force(monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr("mmdisaster.weights.published.fetch", lambda *given: asked.append(given) or "file")
+    monkeypatch.setattr("mmdisaster.weights.published.fetch", lambda *given, verbose: asked.append(given) or "file")
     assert main(["weights", "fetch", "imagenet"]) == main(["weights", "--force", "fetch", "imagenet"]) == 0
     assert asked == [("imagenet", None, False), ("imagenet", None, True)]
 
