@@ -8,7 +8,6 @@ import sys
 
 import pytest
 import torch
-import yaml
 from conftest import ROOT, environment
 
 from mmdisaster import cli
@@ -159,8 +158,8 @@ WRONG = {  # command → what its one line says
     "train corpus/manifest.csv --out m --settings corpus/manifest.csv": "must be a .yaml, .yml, .toml, .json file",
     "train corpus/manifest.csv --out m --set fusion.c=1": "fusion.c: is unknown; did you mean 'C'?",
     "train corpus/manifest.csv --out m --set features.visual.max_failures=2": "must be a number from 0 to 1, was 2",
-    "train corpus/manifest.csv --out m --set weights.audio.sha256=ab": "weights.audio.sha256: must be text like",
-    "train corpus/manifest.csv --out m --set split.fractions=[0.98,0.01,0.01]": "split: ",
+    "train corpus/manifest.csv --out m --set weights.audio.sha256=ab": "weights.audio.sha256: must be SHA-256 of that file",
+    "train corpus/manifest.csv --out m --set split.fractions=[0.98,0.01,0.01]": "fractions must leave each part a clip",
     "train corpus/manifest.csv --out m --set fuse=1": "fuse: is unknown",
     "train corpus/manifest.csv --out m --set fusion.C": "SECTION.NAME=VALUE",
     "train corpus/manifest.csv --out m --set fusion.C=much": "fusion.C: must be a number above 0 to 1,000,000,000, was",
@@ -297,9 +296,5 @@ def test_every_command_explains_each_option(capsys):
     assert set(commands) == {"check", "weights", "extract", "train", "predict"}
     for name, command in commands.items():
         assert all(action.help for action in command._actions), name
-        assert name == "weights" or name == "predict" or "(default: 0.05)" in " ".join(command.format_help().split())
-
-
-def test_the_share_that_may_fail_is_the_pipelines():
-    features = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["features"]
-    assert {features[modality]["max_failures"] for modality in ["visual", "audio"]} == {cli.MAX_FAILURES}
+        words = " ".join(command.format_help().split())
+        assert name in ("weights", "predict") or "(default: as the settings say)" in words
