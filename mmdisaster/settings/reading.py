@@ -105,7 +105,9 @@ def _unknown(
     "What to say of a name that a section doesn't have."
     allowed = {known.casefold(): known for known in section.model_fields}
     near = difflib.get_close_matches(name.casefold(), allowed, n=1)
-    return f"is unknown; {f'did you mean {allowed[near[0]]!r}?' if near else 'allowed are ' + ', '.join(allowed.values())}"
+    return (
+        f"is unknown; {f'did you mean {allowed[near[0]]!r}?' if near else 'allowed are ' + ', '.join(allowed.values())}"
+    )
 
 # %% ../../nbs/7_ground/05_reading.ipynb #r-017
 def _problem(
