@@ -158,7 +158,7 @@ WRONG = {  # command → what its one line says
     "train corpus/manifest.csv --out m --settings corpus/manifest.csv": "must be a .yaml, .yml, .toml, .json file",
     "train corpus/manifest.csv --out m --set fusion.c=1": "fusion.c: is unknown; did you mean 'C'?",
     "train corpus/manifest.csv --out m --set features.visual.max_failures=2": "must be a number from 0 to 1, was 2",
-    "train corpus/manifest.csv --out m --set weights.audio.sha256=ab": "weights.audio.sha256: must be SHA-256 of that file",
+    "train corpus/manifest.csv --out m --set weights.audio.sha256=ab": "audio.sha256: must be SHA-256 of that file",
     "train corpus/manifest.csv --out m --set split.fractions=[0.98,0.01,0.01]": "must leave each part a clip",
     "train corpus/manifest.csv --out m --set fuse=1": "fuse: is unknown",
     "train corpus/manifest.csv --out m --set fusion.C": "SECTION.NAME=VALUE",
