@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
+from safetensors import SafetensorError
 
 from mmdisaster.core import (
     digest_arrays,
@@ -84,7 +85,7 @@ def _has(
     try:
         known = load_provenance(path)
         return known["asked"] == wanted and known["arrays"] == digest_arrays(load_arrays(path))
-    except Exception:  # whatever the readers say of a file that isn't there, or isn't ours
+    except (OSError, ValueError, LookupError, TypeError, SafetensorError):  # there is none, or none of ours
         return False
 
 # %% ../../nbs/6_use/05_training.ipynb #t-023
