@@ -22,8 +22,10 @@ from .corpus import Corpus
 from .manifest import OPTIONAL, REQUIRED, check_manifest, count_concepts
 from .split import FEWEST
 from .tables import Problem
-from ..media.files import MediaError, MediaInfo, probe
+from ..media.files import MEDIA_LIMITS, MediaError
 from ..media.frames import read_frames
+from ..media.survey import MediaInfo, probe, window_fault
+from ..settings.sections import Media
 
 # %% ../../nbs/3_data/09_inspection.ipynb #29-008
 @dataclass(frozen=True)
@@ -112,20 +114,18 @@ def _label_problems(table: pd.DataFrame, concepts: list[str] | None, counts: dic
 Found = dict[str, MediaInfo | str]  # media → what is in it, or why it can't be read
 
 
-def _look(path: Path) -> MediaInfo | str:
+def _look(path: Path, limits: Media) -> MediaInfo | str:
     "What is in a media file, or why it can't be read."
     try:
-        return probe(path)
+        return probe(path, limits)
     except MediaError as error:
         return error.reason
-    except OSError as error:
-        return error.strerror or str(error)
 
 # %% ../../nbs/3_data/09_inspection.ipynb #29-015bx
-def _look_at_all(media: list[str], folder: Path, threads: int, verbose: bool) -> Found:
+def _look_at_all(media: list[str], folder: Path, limits: Media, threads: int, verbose: bool) -> Found:
     "Look into each file once."
     with ThreadPoolExecutor(threads) as pool:
-        infos = pool.map(_look, [folder / name for name in media])
+        infos = pool.map(lambda name: _look(folder / name, limits), media)
         return dict(zip(media, progress(infos, "media", len(media), verbose), strict=True))
 
 # %% ../../nbs/3_data/09_inspection.ipynb #29-015cx
@@ -134,12 +134,21 @@ def _media_problem(number: int, row: dict, info: MediaInfo | str) -> Problem | N
     if isinstance(info, str):
         return Problem(number, "media", row["media"], f"must be a file that can be read, but {info}")
     end = f"the end of {row['media']} ({info.seconds:.1f} s)"
-    if row["start"] >= info.seconds:
+    start, stop = (None if np.isnan(row[name]) else row[name] for name in ("start", "end"))
+    if any(window_fault(start, stop, last, info.seconds) for last in info.ends):
         return Problem(number, "start", row["start"], f"must lie before {end}")
     if row["end"] > info.seconds + 1:
         expected = f"should not lie after {end}"
         return Problem(number, "end", row["end"], expected, "the clip will end there", "warning")
     return None
+
+# %% ../../nbs/3_data/09_inspection.ipynb #c004
+def _damaged(rows: list[tuple[int, dict]], found: Found) -> Iterator[Problem]:
+    "Warnings about files that can be read, but not whole."
+    for number, row in rows:
+        info = found[row["media"]]
+        for missing in [] if isinstance(info, str) else info.missing:
+            yield Problem(number, "media", row["media"], f"should be whole, but {missing}", "", "warning")
 
 # %% ../../nbs/3_data/09_inspection.ipynb #29-018
 def _twice(table: pd.DataFrame) -> Iterator[Problem]:
@@ -220,6 +229,7 @@ def inspect_corpus(
     threads: int = 2,  # files looked into at the same time
     max_failures: float = 0.0,  # share of clips with unreadable media that a run may skip
     verbose: bool = False,  # show progress on standard error
+    limits: Media = MEDIA_LIMITS,  # what decoding may take
 ) -> Inspection:
     "Read a corpus quickly and list all its problems; raises nothing because of what it reads."
     path = Path(manifest)
@@ -227,10 +237,11 @@ def inspect_corpus(
     wrong = {problem.row for problem in problems if problem.column == "media"}
     rows = [(number, row) for number, row in enumerate(table.to_dict("records"), start=2) if row["media"]]
     rows = [(number, row) for number, row in rows if media and number not in wrong]
-    found = _look_at_all(list(dict.fromkeys(row["media"] for _, row in rows)), path.parent, threads, verbose)
+    found = _look_at_all(list(dict.fromkeys(row["media"] for _, row in rows)), path.parent, limits, threads, verbose)
     checked = [_media_problem(number, row, found[row["media"]]) for number, row in rows]
     unreadable = [problem for problem in checked if problem and problem.severity == "error"]
     problems += [problem for problem in checked if problem and problem.severity != "error"]
+    problems += _damaged(rows, found)
     counts = count_concepts(table)
     counts = counts if concepts is None else {name: counts.get(name, 0) for name in concepts}
     presence = _presence(table, found if media else None)

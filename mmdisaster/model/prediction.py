@@ -143,7 +143,7 @@ class Model:
         if modality not in self._extractors:
             path, section = Path(self.weights[modality]), getattr(self.settings.features, modality)
             check_weights(path, self.digests[modality])
-            make = lambda path: make_extractor(modality, path, section)  # noqa: E731
+            make = lambda path: make_extractor(modality, path, section, self.settings.media)  # noqa: E731
             self._extractors[modality] = read_file(path.parent, path.name, make)
         return self._extractors[modality]
 

@@ -160,9 +160,10 @@ def _extract(
     verbose: bool,
 ) -> tuple[Source, Report]:
     "Extract the static features of a modality into a store beside their weights."
-    extractor = make_extractor(modality, weights, getattr(settings.features, modality))
+    extractor = make_extractor(modality, weights, getattr(settings.features, modality), settings.media)
     store = weights.parent / "features" / f"{modality}-{digest_json(extractor.fingerprint())[:16]}"
-    report = extract_features(modality, corpus.manifest, corpus.media, weights, settings.features, store, verbose)
+    about = (modality, corpus.manifest, corpus.media, weights, settings.features, store)
+    report = extract_features(*about, settings.media, verbose)
     return Source(weights, store), report
 
 # %% ../../nbs/6_use/05_training.ipynb #t-035

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LARGEST_SEED', 'LARGEST_NETWORK', 'knob', 'Section', 'seed_knob', 'device_knob', 'share_knob', 'Corpus',
-           'check_concepts', 'Split', 'VisualWeights', 'AudioWeights', 'Weights', 'Glove', 'VisualFeatures',
+           'check_concepts', 'Split', 'Media', 'VisualWeights', 'AudioWeights', 'Weights', 'Glove', 'VisualFeatures',
            'AudioFeatures', 'TextFeatures', 'Features', 'Training', 'Temporal', 'Baseline', 'Fusion', 'Evaluate',
            'Model', 'Table2', 'Figure']
 
@@ -122,6 +122,16 @@ class Split(Section):
         if min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-9:
             raise ValueError(f"fractions must be three positive numbers with sum 1, was {self.fractions}")
         return self
+
+# %% ../../nbs/7_ground/02_settings.ipynb #m-003
+class Media(Section):
+    "What decoding one clip may take."
+
+    missing: float = share_knob(0.2, "share of a file that may be missing or damaged", "our choice: the rest still shows the event")
+    pixels: int = knob(50_000_000, "pixels of the largest picture", "our choice: 8K video has 33 million", ge=1, le=2**28)
+    packets: int = knob(10_000_000, "packets in a file", "our choice: a day of video and sound has 6 million", ge=1, le=10**9)
+    seconds: float = knob(60.0, "seconds of processor time for one reading", "our choice", gt=0, le=86_400)
+    memory: int = knob(2**30, "bytes of the frames or the sound read at once", "our choice: sound of 3 hours", ge=1, le=2**40)
 
 # %% ../../nbs/7_ground/02_settings.ipynb #s-025
 class VisualWeights(Section):

@@ -31,6 +31,7 @@ from mmdisaster.settings.sections import (
     Figure,
     Fusion,
     Glove,
+    Media,
     Model,
     Section,
     Split,
@@ -47,6 +48,7 @@ class Settings(Section):
     modalities: tuple[str, ...] = knob(("visual", "audio", "text"), "which modalities there are", "paper Table II",
                                        min_length=1)  # fmt: skip
     corpus: Corpus = Corpus()
+    media: Media = Media()
     split: Split = Split()
     weights: Weights = Weights()
     glove: Glove = Glove()
