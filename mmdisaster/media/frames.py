@@ -71,7 +71,7 @@ def _upright(picture: np.ndarray, swapped: bool, mirrored: bool, flipped: bool) 
     turned = picture.swapaxes(0, 1) if swapped else picture
     return turned[:: -1 if flipped else 1, :: -1 if mirrored else 1]
 
-# %% ../../nbs/3_data/07_frames.ipynb #c002
+# %% ../../nbs/3_data/07_frames.ipynb #c000
 def _shown(frame: av.VideoFrame, crop: Crop) -> tuple[av.VideoFrame, int, int]:
     "A frame at one moment, without hidden borders, and the height and width in pixels at which it is shown."
     left, top, right, bottom = crop

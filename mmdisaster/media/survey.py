@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['true_end', 'Track', 'Survey', 'survey', 'MediaInfo', 'probe', 'window_fault', 'clip_window', 'part_of']
 
-# %% ../../nbs/3_data/93_survey.ipynb #c043
+# %% ../../nbs/3_data/93_survey.ipynb #c003
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,7 +21,6 @@ from mmdisaster.media.files import (
     MissingTrack,
     OpenMedia,
     check_size,
-    in_seconds,
     open_media,
     orientation,
     prepare,
@@ -29,7 +28,7 @@ from mmdisaster.media.files import (
 )
 from ..settings.sections import Media
 
-# %% ../../nbs/3_data/93_survey.ipynb #c047
+# %% ../../nbs/3_data/93_survey.ipynb #c007
 @dataclass
 class _Sampler:
     "Which packets of a stream to decode."
@@ -51,7 +50,7 @@ def _sampler(kind: str) -> _Sampler:
     "The sampler for pictures or for sound."
     return _Sampler(100, 12) if kind == "video" else _Sampler(200, 50)
 
-# %% ../../nbs/3_data/93_survey.ipynb #c050
+# %% ../../nbs/3_data/93_survey.ipynb #c010
 @dataclass
 class _Seen:
     "What the packets of a stream showed so far."
@@ -74,15 +73,15 @@ class _Seen:
             self.end, self.lasts = max(self.end, time + lasts), lasts > 0
         self.packets += 1
 
-# %% ../../nbs/3_data/93_survey.ipynb #c053
+# %% ../../nbs/3_data/93_survey.ipynb #c013
 def _look(media: OpenMedia, streams: list[Any], most: int) -> dict[int, _Seen]:
     "Read all packets of some streams, and decode samples of them."
     seen = {stream.index: _Seen(_sampler(stream.type)) for stream in streams}
     for packet in media.packets(*streams):
-        found, stamp = seen[packet.stream.index], packet.dts if packet.pts is None else packet.pts
-        time = None if stamp is None else in_seconds(stamp, packet.time_base) - media.begin
+        stream, stamp = packet.stream.index, packet.dts if packet.pts is None else packet.pts
+        found, time = seen[stream], None if stamp is None else media.seconds(stamp, stream) - media.begin
         if packet.size:
-            found.note(time, in_seconds(packet.duration or 0, packet.time_base))
+            found.note(time, media.seconds(packet.duration or 0, stream))
         if found.packets > most:
             raise MediaError(media.path, f"must have at most {most:,} packets (media.packets), has more")
         _sample(media, packet, found, time)
@@ -103,7 +102,7 @@ def _sample(media: OpenMedia, packet: Any, found: _Seen, time: float | None) -> 
     found.frames += len(frames)
     found.first = found.first or next(iter(frames), None)
 
-# %% ../../nbs/3_data/93_survey.ipynb #c056
+# %% ../../nbs/3_data/93_survey.ipynb #c016
 _GUESSED = {"aac", "ac3", "amr", "eac3", "mp3", "mpegts", "mpeg"}  # containers whose lengths FFmpeg only guesses
 
 
@@ -128,7 +127,7 @@ def true_end(
         return packets
     return stated if whole and stated <= max(2 * packets, packets + 60) else min(stated, packets)
 
-# %% ../../nbs/3_data/93_survey.ipynb #c059
+# %% ../../nbs/3_data/93_survey.ipynb #c019
 @dataclass(frozen=True)
 class Track:
     "A stream that is read."
@@ -160,7 +159,7 @@ class Survey:
     def seconds(self) -> float:  # to the end of its last stream
         return max(track.end for track in self.tracks.values())
 
-# %% ../../nbs/3_data/93_survey.ipynb #c060
+# %% ../../nbs/3_data/93_survey.ipynb #c020
 def _picture_size(frame: Any, crop: Crop) -> dict[str, int]:
     "Height and width of a picture, upright, without its borders."
     height, width = frame.height - crop[1] - crop[3], frame.width - crop[0] - crop[2]
@@ -174,7 +173,7 @@ def _crop(media: OpenMedia, stream: Any, frame: Any) -> Crop:
     inside = left + right < frame.width and top + bottom < frame.height
     return (left, top, right, bottom) if inside else (0, 0, 0, 0)
 
-# %% ../../nbs/3_data/93_survey.ipynb #c061
+# %% ../../nbs/3_data/93_survey.ipynb #c021
 def _track(media: OpenMedia, stream: Any, seen: _Seen, whole: bool) -> Track:
     "What a survey found out about a stream; raises `MediaError` where too much of it is damaged."
     kind, first = {"video": "pictures", "audio": "sound"}[stream.type], seen.first
@@ -195,7 +194,7 @@ def _track(media: OpenMedia, stream: Any, seen: _Seen, whole: bool) -> Track:
     about = (seen.packets, seen.damaged, seen.decoded, pause, not media.clock.jumps)
     return Track(stream.index, stream.codec_context.codec.canonical_name, end, *about, **form)
 
-# %% ../../nbs/3_data/93_survey.ipynb #c063
+# %% ../../nbs/3_data/93_survey.ipynb #c023
 def _survey(path: str | Path, limits: Media, without: frozenset[int] = frozenset()) -> Survey:
     "Survey a file, leaving some of its streams out."
     with open_media(path, limits) as media:
@@ -220,7 +219,7 @@ def _missing_bytes(media: OpenMedia) -> float:
         raise MediaError(media.path, f"is cut off: it claims {stated:,} bytes, but has {size:,}")
     return share
 
-# %% ../../nbs/3_data/93_survey.ipynb #c065
+# %% ../../nbs/3_data/93_survey.ipynb #c025
 @lru_cache(maxsize=512)
 def _kept(path: str, size: int, changed: int, limits: Media) -> Survey:
     "The survey of a file as it was at some time."
@@ -238,7 +237,7 @@ def survey(
         raise MediaError(path, "no such file") from None
     return _kept(os.fspath(path), state.st_size, state.st_mtime_ns, limits)
 
-# %% ../../nbs/3_data/93_survey.ipynb #c070
+# %% ../../nbs/3_data/93_survey.ipynb #c030
 @dataclass(frozen=True)
 class MediaInfo:
     "What a media file holds."
@@ -254,7 +253,7 @@ class MediaInfo:
     ends: tuple[float, ...] = ()  # seconds at which its pictures and its sound end
     missing: tuple[str, ...] = ()  # what is missing of it, in words
 
-# %% ../../nbs/3_data/93_survey.ipynb #c071
+# %% ../../nbs/3_data/93_survey.ipynb #c031
 def _missing(found: Survey) -> Iterator[str]:
     "What is missing of a file that can be read, in words."
     if found.missing_bytes:
@@ -280,7 +279,7 @@ def probe(
     ends = tuple(track.end for track in found.tracks.values())
     return MediaInfo(*about, *seen[1:], *heard[1:], ends, tuple(_missing(found)))
 
-# %% ../../nbs/3_data/93_survey.ipynb #c076
+# %% ../../nbs/3_data/93_survey.ipynb #c036
 def window_fault(
     start: float | None,  # seconds from the beginning of the file; None: its beginning
     end: float | None,  # seconds; None: the end of the stream
@@ -297,7 +296,7 @@ def window_fault(
         return f"start is {begin:g} s, but the media ends at {whole:.3f} s"
     return None
 
-# %% ../../nbs/3_data/93_survey.ipynb #c077
+# %% ../../nbs/3_data/93_survey.ipynb #c037
 def clip_window(
     path: str | Path,  # media file, for errors
     kind: str,  # "video" or "audio"
@@ -314,7 +313,7 @@ def clip_window(
         raise MissingTrack(path, f"has no {kind} after {max(duration, 0):.3f} s")
     return begin, duration if end is None else min(float(end), duration)
 
-# %% ../../nbs/3_data/93_survey.ipynb #c079
+# %% ../../nbs/3_data/93_survey.ipynb #c039
 def part_of(
     path: str | Path,  # media file
     kind: str,  # "video" or "audio"
