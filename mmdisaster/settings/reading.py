@@ -84,7 +84,8 @@ def _inside(
             items = schema.get("items") or schema.get("prefixItems", [{}])
             schema = items[part] if isinstance(items, list) else items
         elif schema.get("type") == "object" and part != "[key]":
-            schema = schema.get("additionalProperties") if isinstance(schema.get("additionalProperties"), dict) else {}
+            values = [*schema.get("patternProperties", {}).values(), schema.get("additionalProperties")]
+            schema = values[0] if isinstance(values[0], dict) else {}
         else:
             continue  # one of a union's types
         named.append(part)
@@ -159,12 +160,13 @@ def _problem(
     error: Mapping[str, Any],  # one of pydantic's
 ) -> str:  # a line
     "One of pydantic's errors as a line."
-    dotted, schema = _at(section, error["loc"])
+    dotted, schema = _at(section, error["loc"][: -1 if error["type"] == "missing" else None])
     if error["type"] == "extra_forbidden":
         *outer, last = error["loc"]
         for name in outer:
             section = section.model_fields[str(name)].annotation  # type: ignore[assignment]
-        return f"{'.'.join(map(str, outer))}{'.' * bool(outer)}{shown(last)[1:-1]}: {_unknown(section, str(last))}"
+        written = str(last) if str(last).strip() and str(last).isprintable() and len(str(last)) < 80 else shown(last)
+        return f"{'.'.join([*map(str, outer), written])}: {_unknown(section, str(last))}"
     if error["type"] == "value_error":
         return f"{dotted}: {error['ctx']['error']}" if dotted else str(error["ctx"]["error"])
     if error["type"] == "invalid_key" or "[key]" in error["loc"]:

@@ -341,6 +341,12 @@ class Baseline(Training):
                            ge=1, le=10_000)  # fmt: skip
     patience: int = knob(10, "epochs without a lower validation loss before stopping", ge=1, le=10_000)
 
+    @model_validator(mode="after")
+    def _has_its_clock(self) -> Self:
+        if self.pairs == "early" and self.clock == 2:
+            raise ValueError("clock must be 0, 1 or 'longest' where pairs is 'early': a pair has no third modality, was 2")
+        return self
+
 # %% ../../nbs/7_ground/02_settings.ipynb #s-044
 class Fusion(Section):
     "Algorithm 1."

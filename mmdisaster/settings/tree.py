@@ -106,10 +106,3 @@ class Settings(Section):
             words = f"split.fractions must leave each part {FEWEST_HELD} {self.split.by}s of {units:,} or more"
             raise ValueError(f"{words}, left {min(sizes)}")
         return self
-
-    @model_validator(mode="after")
-    def _clusters_have_clips(self) -> Self:
-        train = round(self.split.fractions[0] * self.corpus.clips)
-        if self.corpus.manifest == "simulated" and self.distillation.k > train:
-            raise ValueError(f"distillation.k must be at most the training clips, {train:,}, was {self.distillation.k}")
-        return self
