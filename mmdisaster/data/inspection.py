@@ -149,12 +149,12 @@ def _media_problem(number: int, row: dict, info: MediaInfo | str) -> Problem | N
 def _twice(table: pd.DataFrame) -> Iterator[Problem]:
     "Warnings about rows with the same part of the same file."
     seen: dict[tuple, int] = {}
-    for number, row in enumerate(table.to_dict("records"), start=2):
-        part = (row["media"], np.nan_to_num(row["start"]), np.nan_to_num(row["end"], nan=np.inf))
+    start, end = np.nan_to_num(table["start"].to_numpy(float)), np.nan_to_num(table["end"].to_numpy(float), nan=np.inf)
+    for number, part in enumerate(zip(table["media"].tolist(), start.tolist(), end.tolist()), start=2):
         first = seen.setdefault(part, number)
-        if row["media"] and first < number:
+        if part[0] and first < number:
             expected = f"should be another part of the file than in row {first}"
-            yield Problem(number, "media", row["media"], expected, "give start and end, or take one out", "warning")
+            yield Problem(number, "media", part[0], expected, "give start and end, or take one out", "warning")
 
 # %% ../../nbs/3_data/09_inspection.ipynb #29-018bx
 def _torn(table: pd.DataFrame) -> Iterator[Problem]:
@@ -229,8 +229,8 @@ def inspect_corpus(
     path = Path(manifest)
     table, problems = _manifest(path, concepts)
     wrong = {problem.row for problem in problems if problem.column == "media"}
-    rows = [(number, row) for number, row in enumerate(table.to_dict("records"), start=2) if row["media"]]
-    rows = [(number, row) for number, row in rows if media and number not in wrong]
+    rows = list(enumerate(table.astype(object).to_dict("records"), start=2)) if media else []
+    rows = [(number, row) for number, row in rows if row["media"] and number not in wrong]
     found = _look_at_all(list(dict.fromkeys(row["media"] for _, row in rows)), path.parent, threads, verbose)
     checked = [_media_problem(number, row, found[row["media"]]) for number, row in rows]
     unreadable = [problem for problem in checked if problem and problem.severity == "error"]

@@ -8,6 +8,8 @@ __all__ = ['REQUIRED', 'OPTIONAL', 'check_manifest', 'ManifestError', 'read_mani
 # %% ../../nbs/3_data/01_manifest.ipynb #01-004
 from collections import Counter
 from collections.abc import Collection
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,28 @@ REQUIRED = ["clip_id", "media", "labels"]
 OPTIONAL = ["video_id", "text", "start", "end"]
 
 # %% ../../nbs/3_data/01_manifest.ipynb #01-013
-def _own_problems(number: int, row: dict[str, Any], folder: Path, concepts: Collection[str] | None) -> list[Problem]:
+@dataclass(frozen=True)
+class _Named:
+    "What a `media` cell names."
+
+    name: str  # as the file system spells it
+    fault: str | None  # what it must be where it isn't
+    hint: str  # how to mend it
+
+    @classmethod
+    def of(cls, value: str, folder: Path) -> "_Named":
+        name = spelt(value, folder)
+        fault = media_fault(name, folder)
+        return cls(name, fault, media_hint(name, folder) if fault else "")
+
+# %% ../../nbs/3_data/01_manifest.ipynb #c000
+def _own_problems(number: int, row: dict[str, Any], media: _Named, concepts: Collection[str] | None) -> list[Problem]:
     "Problems of a row in what only a manifest must hold; `media` becomes the name that the file has, in place."
     named = {"clip_id": "must name the clip", "video_id": "must name the source video"}
     found = [Problem(number, name, "", expected) for name, expected in named.items() if not row[name]]
-    row["media"] = spelt(row["media"], folder)
-    if expected := media_fault(row["media"], folder):
-        found.append(Problem(number, "media", row["media"], expected, media_hint(row["media"], folder)))
+    if media.fault:
+        found.append(Problem(number, "media", row["media"], media.fault, media.hint))
+    row["media"] = media.name
     labels = label_problem(number, row["labels"], concepts)
     return [*found, labels] if labels else found
 
@@ -66,16 +83,19 @@ def check_manifest(
         check_concepts(concepts)
     table, known = read_table(path), None if concepts is None else dict.fromkeys(concepts)
     unnamed = isinstance(table, pd.DataFrame) and all(str(name).strip() != "video_id" for name in table.columns)
+    look = lru_cache(maxsize=None)(lambda value: _Named.of(value, place))  # a file has many clips
 
     def check(number: int, row: dict[str, Any]) -> list[Problem]:
+        media = look(row["media"])
         if unnamed:  # clips of one file are of one video
-            row["video_id"] = spelt(row["media"], place) or row["clip_id"]
-        return _own_problems(number, row, place, known)
+            row["video_id"] = media.name or row["clip_id"]
+        return _own_problems(number, row, media, known)
 
     rows, problems = check_rows(table, REQUIRED, OPTIONAL, check)
     if not rows:
         return pd.DataFrame(columns=REQUIRED + OPTIONAL), problems or [NO_ROWS]
-    problems = sorted([*problems, *_repeated(rows), *_too_many(rows)], key=lambda problem: problem.row or 0)
+    problems += [*_repeated(rows), *([] if concepts else _too_many(rows))]
+    problems = sorted(problems, key=lambda problem: problem.row or 0)
     return pd.DataFrame(rows).astype({"start": float, "end": float}), problems
 
 # %% ../../nbs/3_data/01_manifest.ipynb #01-034
