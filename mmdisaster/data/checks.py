@@ -112,7 +112,7 @@ def spelt(
     "A file's name as its file system spells it."
     if name.isascii() or os.path.lexists(folder / name):
         return name
-    place, parts = str(folder), []
+    place, parts = str(folder), list[str]()
     for part in Path(name).parts:
         if not os.path.lexists(os.path.join(place, part)) and os.path.isdir(place):
             part = _spellings(place, os.stat(place).st_mtime_ns).get(unicodedata.normalize("NFC", part), part)

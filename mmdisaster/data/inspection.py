@@ -320,7 +320,7 @@ def format_problems(
     for name, problems in [("error", inspection.errors), ("warning", inspection.warnings)]:
         if problems:
             told = [*_grouped(problems)]
-            more = [f"  … and {len(told) - MOST_SHOWN:,} more"] if len(told) > MOST_SHOWN else []
             lines += ["", f"{len(problems):,} {name}{'s' if len(problems) > 1 else ''}"]
-            lines += [*(f"  {line}" for line in told[:MOST_SHOWN]), *more]
+            lines += [f"  {line}" for line in told[:MOST_SHOWN]]
+            lines += [f"  … and {len(told) - MOST_SHOWN:,} more"] if len(told) > MOST_SHOWN else []
     return "\n".join([*lines, "", _conclusion(inspection)])

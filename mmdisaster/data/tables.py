@@ -200,9 +200,8 @@ def column_problems(
     for name in dict.fromkeys([*required, *optional, *COLUMNS]):
         if columns.count(name) > 1:
             problems.append(Problem(1, name, None, "must be there once, is there twice"))
-        for other in columns:
-            if name in columns and other != name and _plain(other) == name:
-                problems.append(Problem(1, other, None, f"is there beside {name!r}", "take one of them out"))
+        beside = [other for other in columns if name in columns and other != name and _plain(other) == name]
+        problems += [Problem(1, other, None, f"is there beside {name!r}", "take one of them out") for other in beside]
     for name in (*required, *optional):
         if name in required and name not in columns:
             problems.append(Problem(1, name, None, f"is missing; required are {', '.join(required)}"))

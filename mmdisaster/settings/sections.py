@@ -93,7 +93,7 @@ def different(
     return values
 
 # %% ../../nbs/7_ground/02_settings.ipynb #s-013k
-Modality = Literal["visual", "audio", "text"]
+Modality = Annotated[str, Field(pattern="^(visual|audio|text)$", description="visual, audio or text")]
 Modalities = Annotated[tuple[Modality, ...], Field(min_length=1), AfterValidator(different)]
 
 # %% ../../nbs/7_ground/02_settings.ipynb #s-016
