@@ -24,6 +24,7 @@ from .split import FEWEST
 from .tables import Problem
 from ..media.files import MediaError, MediaInfo, probe
 from ..media.frames import read_frames
+from ..settings.reading import shown
 
 # %% ../../nbs/3_data/09_inspection.ipynb #29-008
 @dataclass(frozen=True)
@@ -70,9 +71,9 @@ def _rare(counts: dict[str, int]) -> Iterator[Problem]:
         counts = {name: count for name, count in counts.items() if not 0 < count < RARE}
     for name, count in counts.items():
         if not count:
-            yield Problem(None, "labels", None, f"concept {name!r} must have clips, has none", "is it misspelt?")
+            yield Problem(None, "labels", None, f"concept {shown(name)} must have clips, has none", "is it misspelt?")
         elif count < RARE:
-            expected = f"concept {name!r} should have {RARE} clips or more, has {count}"
+            expected = f"concept {shown(name)} should have {RARE} clips or more, has {count}"
             hint = "not every part will have it" if count < 3 else "its scores will be rough"
             yield Problem(None, "labels", None, expected, hint, "warning")
 
@@ -88,7 +89,7 @@ def _alike(counts: dict[str, int]) -> Iterator[Problem]:
         plain = name.casefold() if few else re.sub(r"[\W_]+", "", name.casefold()) or name
         near = difflib.get_close_matches(plain, known, n=1, cutoff=0.85) if few else [plain] * (plain in known)
         for other in near:
-            expected = f"concept {name!r} looks like concept {known[other]!r}"
+            expected = f"concept {shown(name)} looks like concept {shown(known[other])}"
             yield Problem(None, "labels", None, expected, "if they are the same, give them one name", "warning")
         known[plain] = known.get(plain, name) if not few else name
 
@@ -97,7 +98,7 @@ def _everywhere(counts: dict[str, int], clips: int) -> Iterator[Problem]:
     "Warnings about concepts that every clip has."
     for name, count in counts.items():
         if count == clips:
-            expected = f"concept {name!r} should not be in every clip"
+            expected = f"concept {shown(name)} should not be in every clip"
             yield Problem(None, "labels", None, expected, "there is nothing to tell apart", "warning")
 
 # %% ../../nbs/3_data/09_inspection.ipynb #29-022bx
@@ -161,7 +162,7 @@ def _torn(table: pd.DataFrame) -> Iterator[Problem]:
     "Warnings about files whose clips name several videos."
     named = table[table["media"] != ""].groupby("media", sort=False)["video_id"].unique()
     for media, videos in named[named.map(len) > 1].items():
-        expected = f"should be of one video, is of {len(videos)}: {', '.join(videos[:3])}"
+        expected = f"should be of one video, is of {len(videos)}: {', '.join(map(shown, videos[:3]))}"
         yield Problem(None, "media", media, expected, "clips of a file share its video_id", "warning")
 
 # %% ../../nbs/3_data/09_inspection.ipynb #29-021
@@ -309,7 +310,7 @@ def format_problems(
     hours, minutes = divmod(round(np.nansum(inspection.seconds) / 60), 60)
     lasting = f", {hours} h {minutes} min" if np.isfinite(inspection.seconds).any() else ""
     lines = [f"{inspection.manifest}: {inspection.clips} clips of {inspection.videos} videos{lasting}"]
-    named = [f"{name} {count}" for name, count in inspection.concepts.items()]
+    named = [f"{name if len(name) <= 80 else shown(name)} {count}" for name, count in inspection.concepts.items()]
     more = f" and {len(named) - MOST_SHOWN:,} more" if len(named) > MOST_SHOWN else ""
     lines += [f"concepts: {', '.join(named[:MOST_SHOWN])}{more}"]
     for modality, present in inspection.presence.items():
