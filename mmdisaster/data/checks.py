@@ -62,7 +62,8 @@ def text_fault(
         return "must be text, concepts joined by '|'" if name == "labels" else "must be text"
     if "\0" in value:
         return "must be text without NUL characters"
-    if name in ("clip_id", "video_id", "labels") and not value.isprintable() and any(map(is_control, value)):
+    line = value.replace("\t", " ") if name == "labels" else value  # in labels it is another separator
+    if name in ("clip_id", "video_id", "labels") and not line.isprintable() and any(map(is_control, line)):
         return "must be text without control characters"
     if name in ("clip_id", "video_id") and len(value) > LONGEST_ID:
         return f"must be a name of {LONGEST_ID:,} characters at most"

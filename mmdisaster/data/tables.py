@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..settings.reading import shown
+
 # %% ../../nbs/3_data/90_tables.ipynb #c007
 @dataclass(frozen=True)
 class Problem:
@@ -34,8 +36,8 @@ class Problem:
     def __str__(self) -> str:
         place = [f"row {self.row}"] if self.row is not None else []
         place += [f"column {self.column!r}"] if self.column is not None else []
-        shown = repr(self.value) if len(repr(self.value)) <= 80 else f"{repr(self.value)[:76]}…"
-        was = "" if self.value is None else ", was empty" if self.value == "" else f", was {shown}"
+        empty = isinstance(self.value, str) and not self.value
+        was = "" if self.value is None else ", was empty" if empty else f", was {shown(self.value)}"
         hint = f"; {self.hint}" if self.hint else ""
         return f"{', '.join(place)}{': ' if place else ''}{self.expected}{was}{hint}"
 
@@ -75,19 +77,21 @@ def _header_problem(text: str) -> Problem | None:
 
 # %% ../../nbs/3_data/90_tables.ipynb #c016b
 def _short(
-    table: pd.DataFrame,  # as pandas reads it: a missing cell is NaN, an empty one is ""
+    text: str,  # of a CSV file
 ) -> Problem | None:
     "The first row that has not all its cells, or is a comment."
-    first = table.iloc[:, 0].fillna("").str.lstrip()
-    comment = first.str.startswith("#") & (table.iloc[:, 1:].fillna("") == "").all(axis=1)
-    short = table.isna().any(axis=1) & (table.fillna("") != "").any(axis=1)
-    if not (wrong := np.flatnonzero(comment | short)).size:
+    width = 0
+    try:
+        for number, cells in enumerate(csv.reader(io.StringIO(text, newline="")), start=1):
+            width = width or len(cells)
+            if any(cells) and cells[0].lstrip().startswith("#") and not any(cells[1:]):
+                return Problem(number, None, cells[0], "must be a clip, is a comment", "take this line out")
+            if any(cells) and len(cells) < width:
+                expected = f"must have {width} cells, as the header has, was {len(cells)} cells"
+                return Problem(number, None, None, expected, "an empty cell needs its comma, too")
+    except csv.Error:  # a cell that is longer than the module takes, and that pandas reads
         return None
-    row = table.iloc[wrong[0]]
-    if comment.iloc[wrong[0]]:
-        return Problem(int(wrong[0]) + 2, None, row.iloc[0], "must be a clip, is a comment", "take this line out")
-    expected = f"must have {len(row)} cells, as the header has, was {row.notna().sum()} cells"
-    return Problem(int(wrong[0]) + 2, None, None, expected, "an empty cell needs its comma, too")
+    return None
 
 # %% ../../nbs/3_data/90_tables.ipynb #c017
 def _parse(text: str) -> pd.DataFrame | Problem:
@@ -102,7 +106,7 @@ def _parse(text: str) -> pd.DataFrame | Problem:
         return Problem(None, None, None, f"must be a CSV table: {reason}")
     if not isinstance(table.index, pd.RangeIndex):
         return Problem(2, None, None, "must not have more cells than the header")
-    if problem := _short(table):
+    if problem := _short(text):
         return problem
     table = table.fillna("")
     filled = np.flatnonzero((table != "").any(axis=1))
