@@ -104,7 +104,7 @@ TOLD = {  # kind → file, what is said of it
     "backslashes": (table(media="media\\none.mp4"), "was 'media\\\\none.mp4'; folders are joined by '/'"),
     "address": (table(media="https://example.org/a.mp4"), "nothing is fetched, media are files"),
     "UTF-16 without mark": (TEXT.encode("utf-16-le"), "row 1: must be text, was '\\x00'; save it as 'CSV UTF-8'"),
-    "texts": (table([f"text {i}" for i in range(10_001)], 10_001), "must name 10,000 different concepts at most, names"),
+    "texts": (table([f"text {i}" for i in range(10_001)], 10_001), "must name 10,000 different concepts at most"),
 }  # fmt: skip
 
 
