@@ -81,6 +81,7 @@ def test_a_path_that_leads_to_no_file(tmp_path, name):
 TOGETHER = {
     "features": ({"features.visual.frames": 500, "features.visual.size": 299}, "44,700,500 pixels computed together"),
     "calibration": ({"weights.visual.frames": 40, "weights.visual.size": 299}, "corpus.calibration_clips (32)"),
+    "statistics": ({"corpus.calibration_clips": 2, "weights.visual.frames": 1}, "must give 4 frames or more"),
     "network": ({"temporal.units": 4096}, "temporal: units 4,096, layers 2 and dense 128 make"),
     "clock": ({"baseline.clock": 2, "baseline.pairs": "early"}, "a pair has no third modality"),
     "lessons": ({"distillation.batch_size": 1000, "distillation.seconds": 60.0}, "60,000 seconds a batch"),

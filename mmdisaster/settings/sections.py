@@ -116,7 +116,7 @@ class Corpus(Section):
     audio_noise: float = share_knob(0.5, "likewise in the sound", 'our choice: likewise for "audio"')
     text_noise: float = share_knob(0.22, "likewise in the descriptions", 'our choice: likewise for "text"')
     calibration_clips: int = knob(32, "simulated clips outside the corpus, for batch-norm statistics of random weights",
-                                  "our choice: of fewer than four, statistics say nothing", ge=4, le=1000)  # fmt: skip
+                                  "our choice", ge=2, le=1000)  # fmt: skip
     seed: int = seed_knob("of the simulation")
 
     @model_validator(mode="after")
