@@ -114,7 +114,7 @@ ERRORS = {  # kind → what to do to the manifest, what the user sees
     "comma in all texts": (content(f"{HEADER}\nb,v,good.mp4,wind, rain,Flood\n"), r"row 2: must not have more cells"),
     "open quote": (content(f'{HEADER}\n{LINE}b,v,good.mp4,"water,Flood\n'), r"must be a CSV table: .*EOF inside"),
     "no header": (content(LINE * 12), r"row 1, column 'labels': is missing; required are clip_id"),
-    "missing column": (lambda table: table.drop(columns="text"), r"column 'text': is missing"),
+    "missing column": (lambda table: table.drop(columns="media"), r"column 'media': is missing"),
     "misspelt column": (lambda table: table.rename(columns={"labels": "lables"}), r"'lables': is unknown.*'labels'"),
     "misspelt start": (lambda table: table.rename(columns={"start": "strat"}), r"'strat': is unknown.*'start'"),
     "start by another name": (lambda table: table.rename(columns={"start": "begin"}), r"'begin': is unknown.*'start'"),
@@ -302,7 +302,8 @@ def test_a_letter_has_one_spelling(media):
 
 def test_concepts_that_nobody_can_have_meant(media):
     several = inspect_corpus(written(media, lambda table: table.replace("Storm", "Flood;Speech"), "several"))
-    assert "concept 'Flood;Speech' looks like several" in format_problems(several) and several.can_start
+    assert "must be concepts joined by '|', was 'Flood;Speech'; write 'Flood|Speech'" in format_problems(several)
+    assert not several.can_start
     absent = inspect_corpus(written(media, clean, "good"), [*CONCEPTS, "Strom"])
     assert "concept 'Strom' must have clips, has none; is it misspelt?" in format_problems(absent)
     assert not absent.can_start

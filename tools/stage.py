@@ -19,13 +19,18 @@ sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 import nbformat  # noqa: E402
 
-from mmdisaster.settings.reading import SettingsError, read_settings  # noqa: E402
+from mmdisaster.settings import Settings  # noqa: E402
+from mmdisaster.settings.reading import SettingsError, read_settings, read_values  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ROOT / "nbs" / "stages"
 PARAMS = "params"  # the line of the parameters cell that names the file of settings
 # Errors that say what to do: their message alone is printed, without a traceback.
 SAYS_ALL = {"SettingsError", "ManifestError", "ExtractionError", "MediaError", "WeightsError", "ModelError"}
+
+
+# Stages that run trials, or read them.
+OF_TRIALS = {"trials", "comparison", "leakage", "sensitivity", "variants", "static", "distillation"}
 
 
 class StageError(Exception):
@@ -58,6 +63,37 @@ def check_names(given: dict[str, str], wanted: dict) -> None:
     for name in names:
         if name not in given:
             raise StageError(f"{name!r} is missing, as in {name}={wanted[name]}")
+
+
+def check_here(stage: str, variant: dict[str, str], settings: Settings) -> None:
+    """Refuse settings that ask for what this project or this machine hasn't, before the first stage."""
+    if len(settings.modalities) < 3:
+        raise StageError(f"modalities must be visual, audio and text, which Table II needs, was {settings.modalities}")
+    named = {settings.weights.visual.source, settings.weights.audio.source, settings.glove.source}
+    on = {settings.features.visual.device, settings.features.audio.device, settings.temporal.device}
+    if not named <= {"random", "trained"} or on != {"cpu"} or settings.corpus.manifest != "simulated":
+        from mmdisaster.model.training import check_sources  # takes seconds
+
+        check_sources(settings, ROOT)
+    if "variant" in variant and variant["variant"] not in (known := getattr(settings, stage, {})):
+        raise StageError(f"variant must be one of {', '.join(known)}, was {variant['variant']!r}; run `make stages`")
+    check_trials(stage, settings)
+
+
+def check_trials(stage: str, settings: Settings) -> None:
+    """Refuse seeds that no trial is run with, and lessons that these clips can't give."""
+    graph, seeds = ROOT / "audit" / "dvc.yaml", list(settings.comparison.seeds)
+    if stage in OF_TRIALS and graph.is_file():
+        run = read_values(graph)["stages"]["trials"]["matrix"]["seed"]
+        if run != seeds:
+            raise StageError(f"comparison.seeds must be those of audit/dvc.yaml, {run}, was {seeds}; change both")
+    lessons, train = settings.distillation, round(settings.split.fractions[0] * settings.corpus.clips)
+    if stage != "distillation":
+        return
+    if lessons.seeds[0] != settings.split.seed:
+        raise StageError(f"distillation.seeds must begin with split.seed, {settings.split.seed}, was {lessons.seeds}")
+    if settings.corpus.manifest == "simulated" and lessons.k > train:
+        raise StageError(f"distillation.k must be at most the training clips, {train}, was {lessons.k}")
 
 
 def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -98,7 +134,7 @@ def run_stage(stage: str, variant: dict[str, str], quiet: bool = False) -> Path:
     notebook = nbformat.read(template, as_version=4)
     parameters = read_parameters(notebook, template.name)
     check_names(variant, parameters)
-    read_settings(parameters[PARAMS])
+    check_here(stage, variant, read_settings(parameters[PARAMS]))
 
     import papermill  # after the checks: it takes a second
 
