@@ -27,8 +27,8 @@ class StoreError(ValueError):
         reason: str,  # what is wrong
     ):
         modality = Path(path).parent.name.partition("-")[0]
-        advice = "run `mmdisaster extract` or `train` again; in the pipeline, `dvc repro --force --single-item features@"
-        super().__init__(f"{path}: {reason}; {advice}{modality}`")
+        advice = "run `mmdisaster extract` or `train` again; in the pipeline, `dvc repro --force --single-item"
+        super().__init__(f"{path}: {reason}; {advice} features@{modality}`")
         self.path, self.reason = Path(path), reason
 
 # %% ../../nbs/3_data/11_store.ipynb #s-004
@@ -91,6 +91,17 @@ def read_index(
         raise ValueError(f"clip {missing[0]!r} has no {index['modality']} features: {reason}")
     return index, [places[clip_id] for clip_id in wanted]
 
+# %% ../../nbs/3_data/11_store.ipynb #s-014
+def _check_fit(
+    folder: Path,
+    index: dict[str, Any],
+    headers: list[dict[str, Any]],  # of its shards, in order
+) -> None:
+    "Raise `StoreError` where an index is about other shards."
+    for name in ("clip_ids", "lengths"):
+        if [value for header in headers for value in header[name]] != index[name]:
+            raise StoreError(folder / "index.json", f"doesn't fit its shards: they have other {name}")
+
 # %% ../../nbs/3_data/11_store.ipynb #c016
 def read_store(
     folder: str | Path,  # filled by `extract`
@@ -99,9 +110,10 @@ def read_store(
     "Read features back; raises `StoreError` where a file is missing or damaged."
     index, places = read_index(folder, clip_ids)
     offsets = np.concatenate([[0], np.cumsum(index["lengths"], dtype=np.int64)])
+    shards = [read_shard(Path(folder) / name) for name in index["shards"]]
+    _check_fit(Path(folder), index, [header for header, _ in shards])
     values, row = np.empty((offsets[-1], index["dim"]), np.float32), 0
-    for name in index["shards"]:
-        part = read_shard(Path(folder) / name)[1]
+    for _, part in shards:
         values[row : row + len(part)] = part
         row += len(part)
     sequences = Sequences(values, offsets)

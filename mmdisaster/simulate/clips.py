@@ -191,8 +191,8 @@ def _each(
             work(job)
         return
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    ending = {"initializer": end_with_parent, "initargs": (os.getpid(),)}
-    with workers_may_die(name), ProcessPoolExecutor(workers, context, **ending) as pool:
+    pool = ProcessPoolExecutor(workers, context, initializer=end_with_parent, initargs=(os.getpid(),))
+    with workers_may_die(name), pool:
         for _ in progress(pool.map(work, jobs, chunksize=4), name, total=len(jobs), verbose=verbose):
             pass
 
