@@ -242,8 +242,8 @@ def restore(
     path: str | Path,  # a folder that may have been replaced
 ) -> None:
     "Put an old folder back where a process was killed while it replaced it."
-    path = Path(path)
-    if os.path.lexists(_aside(path)) and not os.path.lexists(path):
+    path = Path(path).absolute()
+    if path.name and os.path.lexists(_aside(path)) and not os.path.lexists(path):
         with lock_file(path.with_name(f".{path.name}.lock")):
             _restore(path)
 

@@ -26,10 +26,12 @@ class StoreError(ValueError):
         path: str | Path,  # the file, or the store
         reason: str,  # what is wrong
     ):
-        modality = Path(path).parent.name.partition("-")[0]
-        advice = "run `mmdisaster extract` or `train` again; in the pipeline, `dvc repro --force --single-item"
-        super().__init__(f"{path}: {reason}; {advice} features@{modality}`")
         self.path, self.reason = Path(path), reason
+        store = self.path.parent
+        staged = store.parent.name == "features" and "-" not in store.name  # data/features/visual
+        stage = f"`dvc repro --force --single-item features@{store.name}`"
+        again = stage if staged else "the same `mmdisaster extract` or `train`"
+        super().__init__(f"{path}: {reason}; run {again} again, which computes it anew")
 
 # %% ../../nbs/3_data/11_store.ipynb #s-004
 def sealed(
