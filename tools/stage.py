@@ -13,7 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-from mmdisaster.runs import end_with_parent, held
+from mmdisaster.runs import clear_leftovers, end_with_parent, held, scratch_folder
 
 if "DVC_STAGE" in os.environ:
     end_with_parent(os.getppid())  # before anything that takes time
@@ -24,7 +24,7 @@ sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 import nbformat  # noqa: E402
 
-from mmdisaster.core import atomic_path, clear_leftovers, scratch_folder  # noqa: E402
+from mmdisaster.core import atomic_path  # noqa: E402
 from mmdisaster.settings.reading import SettingsError, read_settings  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -24,7 +24,6 @@ from mmdisaster.core import (
     load_provenance,
     save_arrays,
     save_json,
-    scratch_folder,
 )
 from ..data.corpus import Corpus
 from ..data.sequences import Sequences
@@ -33,7 +32,7 @@ from ..data.store import read_store
 from ..devices import pick_device
 from ..evaluation.metrics import score_row
 from .prediction import Model, make_model
-from ..runs import alone
+from ..runs import alone, scratch_folder
 from ..settings.reading import read_settings
 from ..settings.sections import AudioWeights, Glove, VisualWeights
 from ..settings.tree import Settings
