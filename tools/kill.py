@@ -165,6 +165,7 @@ def kill_once(name: str, kills: int, chance: random.Random, tally: Tally) -> Non
                 tally.expect(not (wrong := differing(digests(folder), expected)), f"{name} killed: {wrong[:5]}")
                 tally.done[name] += 1
                 tally.done[f"{name}, files of a killed run that went"] += left
+                print(f"{name} {tally.done[name]} of {kills}: {signal.Signals(number).name}", flush=True)
 
 
 def kill_often(name: str, command: list[str], kills: int, fill: Callable, chance: random.Random, tally: Tally) -> None:
@@ -181,6 +182,7 @@ def kill_often(name: str, command: list[str], kills: int, fill: Callable, chance
                     break
                 kill(process, number, folder, tally)
                 tally.done[name] += 1
+                print(f"{name} {tally.done[name]} of {kills}: {signal.Signals(number).name}", flush=True)
             finish(folder, command, tally)
             tally.expect(not (wrong := differing(digests(folder), expected)), f"{name} killed: {wrong[:5]}")
 
