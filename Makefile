@@ -1,18 +1,18 @@
 # make repro [MANIFEST=your/manifest.csv] · make check · make test · make lab · make audit · make distillation · make paper
-# for authors of notebooks: make lessons · make docs · make stages · make readme
+# for authors of notebooks: make lessons · make docs · make stages · make readme · make kill
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro audit check check-code check-tests test lab paper distillation lessons docs stages readme
+.PHONY: repro audit check check-code check-tests test lab paper distillation lessons docs stages readme kill
 repro: .venv/installed
 	$(if $(MANIFEST),python tools/bring.py "$$MANIFEST")
-	dvc repro
+	python tools/repro.py
 	python tools/readme.py
 	@cat results/table2.md
 
 # several seeds, leakage, what each choice is worth, public benchmarks: about an hour; interrupted, it goes on
 audit: .venv/installed
-	dvc repro audit/dvc.yaml:report
+	python tools/repro.py audit/dvc.yaml:report
 	python tools/readme.py
 	@cat results/report.md
 
@@ -47,7 +47,7 @@ paper: .venv/installed
 
 # sound learns from the pictures of the same clips: models/distilled-audio.safetensors, for weights.audio.source=distilled
 distillation: .venv/installed
-	dvc repro audit/dvc.yaml:distillation
+	python tools/repro.py audit/dvc.yaml:distillation
 	@cat results/distillation.md
 
 # runs every component notebook and keeps what it shows
@@ -68,6 +68,12 @@ stages: .venv/installed
 
 readme: .venv/installed
 	python tools/readme.py
+
+# kills runs at random moments and starts two at once, on small corpora, and compares with undisturbed runs: hours
+KILLS = 100
+PAIRS = 20
+kill: .venv/installed
+	python tools/kill.py kills=$(KILLS) pairs=$(PAIRS)
 
 .venv/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -3,7 +3,8 @@
 Before any work params.yaml is read and checked as a whole: exit status 2 with everything that is wrong with it. The
 notebook reads its settings there itself and receives the name=value pairs of the stage's matrix. The executed notebook
 goes to reports/STAGE[-value].ipynb, normalised: equal runs give equal bytes. When a cell fails, its traceback is
-printed, nothing is written there, and the exit status is 1. Progress is shown on standard error, unless --quiet.
+printed, nothing is written there, and the exit status is 1. Progress is shown on standard error, unless --quiet. The
+kernel ends with the launcher, and the launcher with DVC, however those end; a second launcher of one stage waits.
 """
 
 import ast
@@ -11,7 +12,11 @@ import os
 import signal
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
+
+from mmdisaster.runs import clear_leftovers, end_with_parent, held, scratch_folder
+
+if "DVC_STAGE" in os.environ:
+    end_with_parent(os.getppid())  # before anything that takes time
 
 # nbformat validates through jsonschema, which loads a checker of internationalised addresses where there is one: 2.5 s
 # to build its grammar, for a format that notebooks don't use. Where there is none, jsonschema does without.
@@ -19,6 +24,7 @@ sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 import nbformat  # noqa: E402
 
+from mmdisaster.core import atomic_path  # noqa: E402
 from mmdisaster.settings import Settings  # noqa: E402
 from mmdisaster.settings.reading import SettingsError, read_settings, read_values  # noqa: E402
 
@@ -27,6 +33,7 @@ STAGES = ROOT / "nbs" / "stages"
 PARAMS = "params"  # the line of the parameters cell that names the file of settings
 # Errors that say what to do: their message alone is printed, without a traceback.
 SAYS_ALL = {"SettingsError", "ManifestError", "ExtractionError", "MediaError", "WeightsError", "ModelError"}
+SAYS_ALL |= {"StoreError", "ChildProcessError"}
 
 
 # Stages that run trials, or read them.
@@ -140,19 +147,18 @@ def run_stage(stage: str, variant: dict[str, str], quiet: bool = False) -> Path:
 
     report = ROOT / "reports" / f"{'-'.join([stage, *variant.values()])}.ipynb"
     report.parent.mkdir(exist_ok=True)
-    raw = report.with_name(f".{report.stem}.{os.getpid()}.tmp.ipynb")
-    try:
-        with TemporaryDirectory() as folder:
-            use_own_kernel(folder)
-            papermill.execute_notebook(
-                template, raw, variant, kernel_name="python3", cwd=ROOT, progress_bar=False,
-                stdout_file=sys.stdout, stderr_file=None if quiet else sys.stderr,
-                extra_arguments=["--log-level=ERROR"],
-            )  # fmt: skip
-        nbformat.write(normalise(nbformat.read(raw, as_version=4)), raw)
-        os.replace(raw, report)
-    finally:
-        raw.unlink(missing_ok=True)
+    with held(report.with_name(f".{report.stem}.run.lock"), f"stage {report.stem}"), scratch_folder(report) as folder:
+        for name in ("data", "models", "reports", "results"):
+            clear_leftovers(ROOT / name)
+        use_own_kernel(str(folder / "jupyter"))
+        raw, ending = folder / "raw.ipynb", f"__import__('mmdisaster.runs').runs.end_with_parent({os.getpid()}, 9)"
+        papermill.execute_notebook(
+            template, raw, variant, kernel_name="python3", cwd=ROOT, progress_bar=False,
+            stdout_file=sys.stdout, stderr_file=None if quiet else sys.stderr,
+            extra_arguments=["--log-level=CRITICAL", f"--IPKernelApp.exec_lines={ending}"],
+        )  # fmt: skip
+        with atomic_path(report) as temporary:
+            nbformat.write(normalise(nbformat.read(raw, as_version=4)), temporary)
     return report
 
 
@@ -173,6 +179,9 @@ def main(arguments: list[str]) -> int:
     except StageError as error:
         print(f"stage {stage}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"stage {' '.join(words)}: interrupted", file=sys.stderr)
+        return 130
     except Exception as error:
         if type(error).__name__ != "PapermillExecutionError":
             raise

@@ -26,16 +26,18 @@ from mmdisaster.core import (
     save_json,
 )
 from ..data.corpus import Corpus
+from ..data.sequences import Sequences
 from ..data.split import Split, save_split
 from ..data.store import read_store
 from ..data.tables import is_file
 from ..devices import pick_device
 from ..evaluation.metrics import score_row
 from .prediction import Model, make_model
+from ..runs import alone, scratch_folder
 from ..settings.reading import SettingsError, read_settings
 from ..settings.sections import AudioWeights, Glove, VisualWeights
 from ..settings.tree import Settings
-from ..static.extraction import ExtractionError, Report, write_failures
+from ..static.extraction import ExtractionError, Report, store_name, write_failures
 from ..static.extractors import code_digests, make_extractor
 from ..steps.corpus import make_calibration, open_corpus
 from ..steps.evaluation import Provenance, gather_provenance
@@ -124,10 +126,11 @@ def _keep(
 ) -> Path:
     "The file of weights in a folder, made unless it is there."
     path = folder / f"weights-{modality}-{digest_json(wanted)[:16]}.safetensors"
-    if not _has(path, wanted):
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder) as place:
-            made = make(Path(place))
+    if _has(path, wanted):
+        return path
+    with scratch_folder(path) as place:
+        if not _has(path, wanted):  # another may have made it meanwhile
+            made = make(place)
             arrays = load_arrays(made)
             save_arrays(path, arrays, load_provenance(made) | {"asked": wanted, "arrays": digest_arrays(arrays)})
     return path
@@ -188,9 +191,10 @@ def _extract(
 ) -> tuple[Source, Report]:
     "Extract the static features of a modality into a store beside their weights."
     extractor = make_extractor(modality, weights, getattr(settings.features, modality), settings.media)
-    store = weights.parent / "features" / f"{modality}-{digest_json(extractor.fingerprint())[:16]}"
-    about = (modality, corpus.manifest, corpus.media, weights, settings.features, store)
-    report = extract_features(*about, settings.media, verbose)
+    store = weights.parent / "features" / store_name(corpus.manifest, corpus.media, extractor)
+    others = [path for path in sorted(store.parent.glob(f"{modality}-*")) if path != store]
+    given = modality, corpus.manifest, corpus.media, weights, settings.features, store
+    report = extract_features(*given, settings.media, verbose, others)
     return Source(weights, store), report
 
 # %% ../../nbs/6_use/05_training.ipynb #t-035
@@ -202,7 +206,6 @@ def _extract_media(
 ) -> tuple[dict[str, Source], dict[str, str]]:  # modality → source; clip id → why it could not be read
     "Static features of frames and sound, and why clips could not be read."
     sources, failures = dict[str, Source](), dict[str, list[dict]]()
-    folder.mkdir(parents=True, exist_ok=True)  # before work begins, where it can't be made
     for modality in ("visual", "audio"):
         weights = prepare_weights(modality, settings, folder)
         try:
@@ -227,26 +230,26 @@ def extract_static(
     "Extract the static features that no label decides: those of frames and of sound."
     checked = check_training(read_settings(settings))
     corpus, _ = open_corpus(manifest, concepts, checked.corpus.concepts)
-    failed = _extract_media(corpus, Path(folder), checked, verbose)[1]
+    with alone(folder) as folder:
+        failed = _extract_media(corpus, folder, checked, verbose)[1]
     return corpus.manifest[~corpus.manifest["clip_id"].isin(failed)].reset_index(drop=True), failed
 
 # %% ../../nbs/6_use/05_training.ipynb #t-042
 def _learn(
     split: Split,
-    sources: dict[str, Source],
+    static: dict[str, Sequences],  # modality → features of the same clips
+    weights: dict[str, Path],  # modality → file of weights, or of word vectors
     settings: Settings,
     about: Provenance,  # so far
     verbose: bool,
 ) -> Model:
     "Temporal networks and Algorithm 1 on stored features, with the scores on test clips."
-    static = {name: read_store(sources[name].store, split.clip_ids)[1] for name in settings.modalities}
     networks = {name: learn_temporal(name, found, split, settings.temporal, verbose) for name, found in static.items()}
     temporal = {name: network.transform(static[name]) for name, network in networks.items()}
     algorithm = fit_algorithm1(temporal, split, settings.fusion, verbose=verbose)
     scored, test = score_algorithm1(algorithm, temporal, settings.fusion.order), split.rows("test")
     judged = {"average": settings.evaluate.average, "empty": settings.evaluate.empty}
     metrics = score_row(split.Y[test], scored["decisions"][test], scored["scores"][test], **judged)
-    weights = {name: sources[name].weights for name in settings.modalities}
     return make_model(split.concepts, settings, weights, networks, algorithm, {**about, "test": metrics})
 
 # %% ../../nbs/6_use/05_training.ipynb #t-043
@@ -287,14 +290,16 @@ def train(
     checked = check_training(read_settings(settings))
     corpus, record = open_corpus(manifest, concepts, checked.corpus.concepts)
     dealt = split_corpus(corpus.manifest, corpus.concepts, checked.split)
-    sources, failed = _extract_media(corpus, folder, checked, verbose)
-    split = drop_clips(dealt, failed)
-    save_split(folder / "split.csv", split)
     texts = training_texts(corpus.manifest, dealt)
-    words = prepare_words(texts, checked.glove, folder)
-    sources["text"], _ = _extract("text", words, checked, corpus, verbose)
-    stores = {name: sources[name].store for name in checked.modalities}
-    weights = {name: sources[name].weights for name in checked.modalities}
-    about = gather_provenance(record, split, len(failed), stores, weights)
+    with alone(folder):
+        sources, failed = _extract_media(corpus, folder, checked, verbose)
+        split = drop_clips(dealt, failed)
+        save_split(folder / "split.csv", split)
+        words = prepare_words(texts, checked.glove, folder)
+        sources["text"], _ = _extract("text", words, checked, corpus, verbose)
+        stores = {name: sources[name].store for name in checked.modalities}
+        weights = {name: sources[name].weights for name in checked.modalities}
+        about = gather_provenance(record, split, len(failed), stores, weights)
+        static = {name: read_store(store, split.clip_ids)[1] for name, store in stores.items()}
     known = {**about, **_known_words(words, texts), **extra}
-    return _learn(split, sources, checked, known, verbose)  # type: ignore[arg-type]
+    return _learn(split, static, weights, checked, known, verbose)  # type: ignore[arg-type]

@@ -74,7 +74,11 @@ def media_key(
     if not row["media"] or not os.path.isfile(path):  # which takes any name
         return [None if row["media"] else "", None, None]
     stat = path.stat()
-    return [_file_digest(path, stat.st_size, stat.st_mtime_ns, stat.st_ino), row.get("start"), row.get("end")]
+    try:
+        digest = _file_digest(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    except OSError as error:  # reading it will say so, of this clip
+        digest = type(error).__name__
+    return [digest, row.get("start"), row.get("end")]
 
 # %% ../../nbs/2_method/08_extractors.ipynb #12-042
 PORTION = 32 * 2**20  # bytes of inputs that are computed together, at least

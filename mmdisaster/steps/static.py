@@ -6,6 +6,7 @@
 __all__ = ['get_weights', 'extract_features', 'embed_texts']
 
 # %% ../../nbs/4_experiment/14_static.ipynb #d-003
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -40,11 +41,12 @@ def extract_features(
     store: str | Path,  # folder to fill
     limits: Media = MEDIA_LIMITS,  # section `media`: what decoding may take
     verbose: bool = False,  # show progress on standard error
+    others: Iterable[Path] = (),  # stores that may hold some of the features already
 ) -> Report:
     "Extract the static features of one modality; raises `ExtractionError` where too many clips can't be read."
     section = getattr(settings, modality)
     extractor, most = make_extractor(modality, weights, section, limits), getattr(section, "max_failures", 0.0)
-    return extract(manifest, media, extractor, store, max_failures=most, verbose=verbose)
+    return extract(manifest, media, extractor, store, max_failures=most, verbose=verbose, others=others)
 
 # %% ../../nbs/4_experiment/14_static.ipynb #d-008
 def embed_texts(
