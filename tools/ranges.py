@@ -1,8 +1,8 @@
 """Is what pyproject.toml states true?  python tools/ranges.py [PYTHON ...]
 
 Builds the wheel; installs it under each Python that this machine has (3.11, 3.12, 3.13, or those named), once with the
-lowest stated version of each dependency and once with the newest; runs tools/smoke.py there. Environments are fresh, one
-at a time, and removed. Asks pip's index; each environment is up to 6 GB (PyTorch with CUDA), and takes some minutes.
+lowest stated version of each dependency and once with the newest; runs tools/smoke.py there. Environments are fresh,
+one at a time, and removed. Asks pip's index; each environment is up to 6 GB (PyTorch with CUDA) and takes minutes.
 Exit status 1 where one fails. A Python that isn't there is skipped with a printed line.
 """
 

@@ -81,12 +81,21 @@ def explain(error) -> str:
     return "\n".join([f"cell {error.exec_count} failed:", source, "", *error.traceback])
 
 
+# Variables of whoever runs a stage that would reach its notebook: other kernels, start-up code, figure settings,
+# warnings, widths and colours of what is printed. TZ, LANG and LC_ALL are set: dates and texts are the same everywhere.
+FOREIGN = ("JUPYTER_PATH", "JUPYTER_CONFIG_DIR", "JUPYTER_CONFIG_PATH", "JUPYTER_PLATFORM_DIRS", "PYTHONSTARTUP",
+           "PYTHONWARNINGS", "PYTHONOPTIMIZE", "PYTHONINSPECT", "PYTHONIOENCODING", "MPLBACKEND", "MATPLOTLIBDATA",
+           "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "SOURCE_DATE_EPOCH")  # fmt: skip
+
+
 def use_own_kernel(folder: str) -> None:
-    """Let the kernel be this Python's, without kernels, profile and figure settings of whoever runs it."""
-    for name in ["JUPYTER_PATH", "PYTHONSTARTUP"]:
+    """Let the kernel be this Python's, without kernels, profile, figure settings and locale of whoever runs it."""
+    for name in FOREIGN:
         os.environ.pop(name, None)
-    os.environ |= {"JUPYTER_DATA_DIR": folder, "JUPYTER_PREFER_ENV_PATH": "1", "IPYTHONDIR": folder}
-    os.environ |= {"MATPLOTLIBRC": os.devnull, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    own = {name: folder for name in ("JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR", "MPLCONFIGDIR")}
+    os.environ |= own | {"JUPYTER_PREFER_ENV_PATH": "1", "JUPYTER_NO_CONFIG": "1", "MATPLOTLIBRC": os.devnull}
+    os.environ |= {"PYTHONUTF8": "1", "PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C.UTF-8"}
+    os.environ |= {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
 
 def run_stage(stage: str, variant: dict[str, str], quiet: bool = False) -> Path:
