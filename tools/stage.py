@@ -13,6 +13,18 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+# What whoever runs a stage may have set, and what would reach its notebook or change what it prints: other kernels,
+# start-up code, warnings as errors, checks switched off, figure settings, widths and colours.
+FOREIGN = (
+    "JUPYTER_PATH", "JUPYTER_CONFIG_PATH", "JUPYTER_PLATFORM_DIRS", "PYTHONSTARTUP", "PYTHONWARNINGS", "PYTHONOPTIMIZE",
+    "PYTHONINSPECT", "PYTHONIOENCODING", "MPLBACKEND", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR",
+)  # fmt: skip
+OWN = {"PYTHONUTF8": "1", "LC_ALL": "C", "TZ": "UTC"}  # text is UTF-8 whatever the locale; C is there everywhere
+
+if __name__ == "__main__" and (not sys.flags.utf8_mode or os.environ.keys() & set(FOREIGN)):
+    kept = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    os.execve(sys.executable, [sys.executable, *sys.argv], kept | OWN)  # the same process, begun again
+
 # nbformat validates through jsonschema, which loads a checker of internationalised addresses where there is one: 2.5 s
 # to build its grammar, for a format that notebooks don't use. Where there is none, jsonschema does without.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
@@ -81,21 +93,16 @@ def explain(error) -> str:
     return "\n".join([f"cell {error.exec_count} failed:", source, "", *error.traceback])
 
 
-# Variables of whoever runs a stage that would reach its notebook: other kernels, start-up code, figure settings,
-# warnings, widths and colours of what is printed. TZ, LANG and LC_ALL are set: dates and texts are the same everywhere.
-FOREIGN = ("JUPYTER_PATH", "JUPYTER_CONFIG_DIR", "JUPYTER_CONFIG_PATH", "JUPYTER_PLATFORM_DIRS", "PYTHONSTARTUP",
-           "PYTHONWARNINGS", "PYTHONOPTIMIZE", "PYTHONINSPECT", "PYTHONIOENCODING", "MPLBACKEND", "MATPLOTLIBDATA",
-           "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "SOURCE_DATE_EPOCH")  # fmt: skip
-
-
 def use_own_kernel(folder: str) -> None:
-    """Let the kernel be this Python's, without kernels, profile, figure settings and locale of whoever runs it."""
-    for name in FOREIGN:
-        os.environ.pop(name, None)
-    own = {name: folder for name in ("JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR", "MPLCONFIGDIR")}
-    os.environ |= own | {"JUPYTER_PREFER_ENV_PATH": "1", "JUPYTER_NO_CONFIG": "1", "MATPLOTLIBRC": os.devnull}
-    os.environ |= {"PYTHONUTF8": "1", "PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C.UTF-8"}
+    """Let the kernel be this Python's, without kernels, profile and figure settings of whoever runs it."""
+    os.environ |= dict.fromkeys(["JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR"], folder)
+    os.environ |= {"JUPYTER_PREFER_ENV_PATH": "1", "JUPYTER_NO_CONFIG": "1", "MATPLOTLIBRC": os.devnull}
     os.environ |= {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    if (ROOT / "matplotlibrc").exists():  # matplotlib prefers one in the current folder: let it be loaded elsewhere
+        first = Path(folder, "profile_default", "startup", "00-figures.py")
+        first.parent.mkdir(parents=True)
+        away, back = (f"os.chdir({place!r})" for place in (folder, str(ROOT)))
+        first.write_text(f"import os\n{away}\nimport matplotlib\n{back}\n", encoding="utf-8")
 
 
 def run_stage(stage: str, variant: dict[str, str], quiet: bool = False) -> Path:
