@@ -328,10 +328,11 @@ def test_slow_lessons_exist():
 def text_calls(source):
     """Calls that read or write text, or a program's output as text, and leave the encoding to the locale."""
     for call in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)):
-        name, named = call.func.attr if isinstance(call.func, ast.Attribute) else "", {key.arg for key in call.keywords}
+        name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+        named = {key.arg: ast.unparse(key.value) for key in call.keywords}
         if name in ("read_text", "write_text") and len(call.args) < 1 + (name == "write_text"):
             yield from [] if "encoding" in named else [ast.unparse(call)]
-        elif {"text", "universal_newlines"} & named and "encoding" not in named:
+        elif "True" in (named.get("text"), named.get("universal_newlines")) and "encoding" not in named:
             yield ast.unparse(call)
 
 
