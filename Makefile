@@ -81,11 +81,11 @@ scm:
 	@if [ -e .git ]; then ! grep -qs no_scm .dvc/config.local || dvc config --local --unset core.no_scm; \
 	else grep -qs no_scm .dvc/config.local || dvc config --local core.no_scm true; fi
 
-# hashes are those of the index; torch's CUDA build needs libraries that its CPU build doesn't
-.venv/installed: requirements.txt requirements-cuda.txt pyproject.toml
+# hashes are those of the index; torch's build for the CPU alone where pip can get it, which saves gigabytes
+PINNED = .venv/bin/pip install --disable-pip-version-check --require-hashes --no-deps
+.venv/installed: requirements.txt requirements-cpu.txt requirements-torch.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --disable-pip-version-check --require-hashes --no-deps -r requirements.txt
-	.venv/bin/pip check > /dev/null || \
-	  .venv/bin/pip install --disable-pip-version-check --require-hashes --no-deps -r requirements-cuda.txt
+	$(PINNED) -r requirements.txt
+	$(PINNED) --quiet -r requirements-cpu.txt 2> /dev/null || $(PINNED) -r requirements-torch.txt
 	.venv/bin/pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@

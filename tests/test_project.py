@@ -348,7 +348,7 @@ def test_no_text_depends_on_the_locale(path):
 def test_pins_have_hashes_and_name_no_index():
     """Every file of every pin, as `pip install --require-hashes` wants them."""
     names = []
-    for file in ["requirements.txt", "requirements-cuda.txt"]:
+    for file in ["requirements.txt", "requirements-torch.txt"]:
         text = (ROOT / file).read_text(encoding="utf-8")
         lines = "\n".join(line for line in text.splitlines() if not line.startswith("#")).replace("\\\n", " ")
         for line in lines.splitlines():
@@ -356,6 +356,8 @@ def test_pins_have_hashes_and_name_no_index():
             names.append(line.split("==")[0])
         assert "://" not in text and "--index" not in text and "--find-links" not in text
     assert len(names) == len({*names}) > 200
+    cpu, torch = ((ROOT / f"requirements-{name}.txt").read_text(encoding="utf-8") for name in ["cpu", "torch"])
+    assert re.search(r"\ntorch==([\d.]+)\+cpu .*--hash=", cpu, re.DOTALL)[1] in re.findall(r"\ntorch==([\d.]+)", torch)
 
 
 def test_ranges_are_stated_and_pythons_named():
