@@ -1,17 +1,18 @@
-# make repro [MANIFEST=your/manifest.csv] · make check · make test · make lab · make audit · make distillation · make paper
-# for authors of notebooks: make lessons · make docs · make stages · make readme · make kill
+# make repro [MANIFEST=your/manifest.csv] · make check · make test · make test-range · make lab · make audit · make distillation · make paper
+# for authors of notebooks: make lessons · make docs · make stages · make readme · make kill · make fuzz
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONUTF8 := 1
 
-.PHONY: repro audit check check-code check-tests test lab paper distillation lessons docs stages readme kill
-repro: .venv/installed
+.PHONY: repro audit check check-code check-tests test test-range lab paper distillation lessons docs stages readme kill fuzz scm
+repro: .venv/installed scm
 	$(if $(MANIFEST),python tools/bring.py "$$MANIFEST")
 	python tools/repro.py
 	python tools/readme.py
 	@cat results/table2.md
 
 # several seeds, leakage, what each choice is worth, public benchmarks: about an hour; interrupted, it goes on
-audit: .venv/installed
+audit: .venv/installed scm
 	python tools/repro.py audit/dvc.yaml:report
 	python tools/readme.py
 	@cat results/report.md
@@ -33,12 +34,18 @@ test: .venv/installed
 	mypy
 	pytest
 
+# the wheel at the lowest and the newest versions of its dependencies, under each of Python 3.11, 3.12, 3.13 that is here;
+# fetches several GB and takes about ten minutes
+test-range: .venv/installed
+	python tools/ranges.py
+
 lab: .venv/installed
-	jupyter lab nbs
+	jupyter lab nbs --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 
 # the paper's 40 frames of 299 px and pretrained weights, on a GPU where there is one; fetches over 500 MB once
 PRETRAINED = imagenet soundnet glove-wiki-gigaword-300
-paper: .venv/installed
+paper: .venv/installed scm
+	@test -e .git || { echo "make paper keeps its run beside yours, as an experiment in git: say 'git init' first"; exit 1; }
 	for name in $(PRETRAINED); do mmdisaster weights fetch $$name || exit; done
 	dvc exp run -S features.visual.frames=40 -S features.visual.size=299 -S features.visual.device=auto \
 	  -S features.audio.device=auto -S temporal.device=auto -S weights.visual.source=imagenet -S weights.visual.size=299 \
@@ -46,7 +53,7 @@ paper: .venv/installed
 	@cat results/table2.md
 
 # sound learns from the pictures of the same clips: models/distilled-audio.safetensors, for weights.audio.source=distilled
-distillation: .venv/installed
+distillation: .venv/installed scm
 	python tools/repro.py audit/dvc.yaml:distillation
 	@cat results/distillation.md
 
@@ -75,8 +82,16 @@ PAIRS = 20
 kill: .venv/installed
 	python tools/kill.py kills=$(KILLS) pairs=$(PAIRS)
 
-.venv/installed: requirements.txt pyproject.toml
+# an archive of the repository has no .git: DVC wants to be told, in a file of its own that git doesn't see
+scm:
+	@if [ -e .git ]; then ! grep -qs no_scm .dvc/config.local || dvc config --local --unset core.no_scm; \
+	else grep -qs no_scm .dvc/config.local || dvc config --local core.no_scm true; fi
+
+# hashes are those of the index; torch's build for the CPU alone where pip can get it, which saves gigabytes
+PINNED = .venv/bin/pip install --disable-pip-version-check --require-hashes --no-deps
+.venv/installed: requirements.txt requirements-cpu.txt requirements-torch.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --disable-pip-version-check -r requirements.txt
+	$(PINNED) -r requirements.txt
+	$(PINNED) --quiet -r requirements-cpu.txt 2> /dev/null || $(PINNED) -r requirements-torch.txt
 	.venv/bin/pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@

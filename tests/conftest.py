@@ -59,7 +59,8 @@ def copy_project(target):
     merge(params, SMALL)
     (target / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     command(target, "dvc", "init", "--no-scm", "-q")
-    command(target, "dvc", "config", "core.analytics", "false")
+    config = (ROOT / ".dvc" / "config").read_text(encoding="utf-8")
+    (target / ".dvc" / "config").write_text(f"{config}    no_scm = true\n", encoding="utf-8")
     return target
 
 

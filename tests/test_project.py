@@ -5,12 +5,14 @@ import importlib
 import itertools
 import re
 import shutil
+import tomllib
 from functools import partial
 
 import lessons
 import nbformat
 import params
 import pytest
+import ranges
 import readme
 import stage as launcher
 import stages as graph
@@ -28,6 +30,7 @@ DVC = PIPELINE | AUDIT
 STAGE_FOLDER = ROOT / "nbs" / "stages"
 STAGES = sorted(STAGE_FOLDER.glob("*.ipynb"))
 COMPONENTS = sorted(path for path in ROOT.glob("nbs/**/*.ipynb") if path.parent != STAGE_FOLDER)
+TOOLS = sorted((ROOT / "tools").glob("*.py"))
 NOTEBOOKS = docs.notebooks()  # module → component notebook, in reading order
 PLACE = {module: number for number, module in enumerate(NOTEBOOKS)}
 ROOMS = [  # from low to high: what a room imports stands before it; rooms in one row don't know each other
@@ -321,3 +324,58 @@ def test_the_changelog_says_where_things_are():
 
 def test_slow_lessons_exist():
     assert len(lessons.lessons(fast=True)) == len(COMPONENTS) - len(lessons.SLOW)
+
+
+def text_calls(source):
+    """Calls that read or write text, or a program's output as text, and leave the encoding to the locale."""
+    for call in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)):
+        name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+        named = {key.arg: ast.unparse(key.value) for key in call.keywords}
+        if name in ("read_text", "write_text") and len(call.args) < 1 + (name == "write_text"):
+            yield from [] if "encoding" in named else [ast.unparse(call)]
+        elif "True" in (named.get("text"), named.get("universal_newlines")) and "encoding" not in named:
+            yield ast.unparse(call)
+
+
+@pytest.mark.parametrize("path", [*COMPONENTS, *STAGES, *TOOLS], ids=lambda path: path.stem)
+def test_no_text_depends_on_the_locale(path):
+    """What ruff's PLW1514 doesn't see: paths whose type it can't infer."""
+    sources = [path.read_text(encoding="utf-8")] if path.suffix == ".py" else code(path)
+    lines = "\n".join(sources).splitlines()
+    magic = "\n".join("pass" if line.lstrip().startswith(("%", "!")) else line for line in lines)
+    assert [*text_calls(magic)] == []
+
+
+def test_pins_have_hashes_and_name_no_index():
+    """Every file of every pin, as `pip install --require-hashes` wants them."""
+    names = []
+    for file in ["requirements.txt", "requirements-torch.txt"]:
+        text = (ROOT / file).read_text(encoding="utf-8")
+        lines = "\n".join(line for line in text.splitlines() if not line.startswith("#")).replace("\\\n", " ")
+        for line in lines.splitlines():
+            assert re.match(r"[\w.-]+==[\w.]+ ", line) and "--hash=sha256:" in line, line[:80]
+            names.append(line.split("==")[0])
+        assert "://" not in text and "--index" not in text and "--find-links" not in text
+    assert len(names) == len({*names}) > 200
+    cpu, torch = ((ROOT / f"requirements-{name}.txt").read_text(encoding="utf-8") for name in ["cpu", "torch"])
+    assert re.search(r"\ntorch==([\d.]+)\+cpu .*--hash=", cpu, re.DOTALL)[1] in re.findall(r"\ntorch==([\d.]+)", torch)
+
+
+def test_ranges_are_stated_and_pythons_named():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert len(ranges.lowest()) == len(project["dependencies"])
+    named = [line.split(" :: ")[-1] for line in project["classifiers"] if re.search(r":: 3\.\d+$", line)]
+    assert tuple(named) == ranges.PYTHONS and project["requires-python"] == f">={ranges.PYTHONS[0]}"
+
+
+def test_an_archive_without_git_is_a_project(tmp_path):
+    """`make scm` tells DVC that there is no git, and takes it back where there is one."""
+    shutil.copytree(ROOT / ".dvc", tmp_path / ".dvc", ignore=lambda *_: {"cache", "tmp", "config.local"})
+    for name in ["Makefile", "dvc.yaml", "params.yaml"]:
+        shutil.copy(ROOT / name, tmp_path)
+    assert command(tmp_path, "dvc", "stage", "list", check=False).returncode
+    command(tmp_path, "make", "scm")
+    assert "corpus" in command(tmp_path, "dvc", "stage", "list", "--name-only").stdout
+    (tmp_path / ".git").mkdir()
+    command(tmp_path, "make", "scm")
+    assert "no_scm" not in (tmp_path / ".dvc" / "config.local").read_text(encoding="utf-8")

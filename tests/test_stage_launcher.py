@@ -44,7 +44,7 @@ def project(tmp_path):
 def run(project, *arguments, **variables):
     command = [sys.executable, project / "tools" / "stage.py", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-    return subprocess.run(command, cwd=project, capture_output=True, text=True, env=environment)
+    return subprocess.run(command, cwd=project, capture_output=True, encoding="utf-8", env=environment)
 
 
 def test_runs_with_its_settings_and_writes_equal_bytes_twice(project):
@@ -118,22 +118,47 @@ def test_an_error_that_says_what_to_do_is_printed_alone(project):
     assert result.returncode == 1 and result.stderr == "stage double: clips.csv: 1 problem\n  row 3: is empty\n"
 
 
-def test_another_kernel_or_profile_of_the_user_does_not_matter(project, tmp_path):
-    """Kernels on JUPYTER_PATH, start-up files and figure settings of whoever runs a stage change nothing."""
+@pytest.fixture
+def user(tmp_path):
+    """The folder of somebody with a kernel, a profile, figure settings and start-up code of their own."""
     user = tmp_path / "user"
-    for folder in ["kernels/python3", "profile_default/startup"]:
-        (user / folder).mkdir(parents=True)
     kernel = {"argv": ["false"], "display_name": "other", "language": "python"}
-    (user / "kernels" / "python3" / "kernel.json").write_text(json.dumps(kernel))
-    (user / "profile_default" / "startup" / "00.py").write_text("raise SystemExit(3)")
-    (user / "startup.py").write_text("max = min")
-    (user / "matplotlibrc").write_text("savefig.dpi: 7\n")
-    said = "print(sys.executable, max(1, 2), matplotlib.rcParams['savefig.dpi'])"
-    write_stage(project, "double", PARAMETERS, f"import sys, matplotlib\n{said}")
+    files = {
+        "kernels/python3/kernel.json": json.dumps(kernel),
+        "profile_default/startup/00.py": "raise SystemExit(3)",
+        "profile_default/ipython_kernel_config.py": "c.InteractiveShellApp.exec_lines = ['max = min']",
+        "startup.py": "max = min",
+        "matplotlibrc": "savefig.dpi: 7",
+        "home/.config/matplotlib/matplotlibrc": "savefig.dpi: 7",
+        "home/.ipython/profile_default/startup/00.py": "raise SystemExit(3)",
+        "home/.local/share/jupyter/kernels/python3/kernel.json": json.dumps(kernel),
+        "home/.jupyter/jupyter_config.py": "raise SystemExit(4)",
+    }
+    for name, content in files.items():
+        (user / name).parent.mkdir(parents=True, exist_ok=True)
+        (user / name).write_text(content, encoding="utf-8")
+    return user
+
+
+def test_nothing_of_the_user_reaches_a_stage(project, user):
+    """Kernels, start-up code, figure settings, locale, warnings as errors: the same report, byte for byte."""
+    said = "print(sys.executable, max(1, 2), matplotlib.rcParams['savefig.dpi'], 'Überflutung 洪水')"
+    write = "open('word.txt', 'w').write('洪水')\nassert sys.flags.optimize == 0\nnp.zeros(200)"
+    write_stage(project, "double", PARAMETERS, f"import sys, matplotlib\nimport numpy as np\n{said}", write)
+    alone = run(project, "double", "--quiet")
+    assert alone.returncode == 0, alone.stderr
+    assert alone.stdout.strip() == f"{sys.executable} 2 figure Überflutung 洪水"
+    report = (project / "reports" / "double.ipynb").read_bytes()
     mine = {name: str(user) for name in ["JUPYTER_PATH", "JUPYTER_DATA_DIR", "IPYTHONDIR", "MPLCONFIGDIR"]}
-    result = run(project, "double", **mine, PYTHONSTARTUP=str(user / "startup.py"))
+    mine |= {"HOME": str(user / "home"), "JUPYTER_CONFIG_DIR": str(user / "home" / ".jupyter")}
+    mine |= {"PYTHONSTARTUP": str(user / "startup.py"), "MATPLOTLIBRC": str(user / "matplotlibrc")}
+    mine |= {"PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "1", "MPLBACKEND": "module://none", "COLUMNS": "20"}
+    mine |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    shutil.copy(user / "matplotlibrc", project)
+    result = run(project, "double", "--quiet", **mine, TMPDIR="/no/such/folder", TZ="Asia/Kathmandu", FORCE_COLOR="1")
     assert result.returncode == 0, result.stderr
-    assert result.stdout == f"{sys.executable} 2 figure\n"
+    assert (project / "reports" / "double.ipynb").read_bytes() == report
+    assert (project / "word.txt").read_text(encoding="utf-8") == "洪水"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -82,7 +82,8 @@ def main(arguments: list[str]) -> int:
         settings = read_settings(ROOT / "params.yaml")
         if arguments != ["simulated"]:
             allowed = min(settings.features.visual.max_failures, settings.features.audio.max_failures)
-            manifest = Path(arguments[0]).expanduser().resolve()
+            given = Path(arguments[0]).expanduser()
+            manifest = given.parent.resolve() / given.name  # the name stays: DVC may link it into its cache
             taken = bring(manifest, list(settings.corpus.concepts), allowed)
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)

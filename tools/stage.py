@@ -18,6 +18,18 @@ from mmdisaster.runs import clear_leftovers, end_with_parent, held, scratch_fold
 if "DVC_STAGE" in os.environ:
     end_with_parent(os.getppid())  # before anything that takes time
 
+# What whoever runs a stage may have set, and what would reach its notebook or change what it prints: other kernels,
+# start-up code, warnings as errors, checks switched off, figure settings, widths and colours.
+FOREIGN = (
+    "JUPYTER_PATH", "JUPYTER_CONFIG_PATH", "JUPYTER_PLATFORM_DIRS", "PYTHONSTARTUP", "PYTHONWARNINGS", "PYTHONOPTIMIZE",
+    "PYTHONINSPECT", "PYTHONIOENCODING", "MPLBACKEND", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR",
+)  # fmt: skip
+OWN = {"PYTHONUTF8": "1", "LC_ALL": "C", "TZ": "UTC"}  # text is UTF-8 whatever the locale; C is there everywhere
+
+if __name__ == "__main__" and (not sys.flags.utf8_mode or os.environ.keys() & set(FOREIGN)):
+    kept = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    os.execve(sys.executable, [sys.executable, *sys.argv], kept | OWN)  # the same process, begun again
+
 # nbformat validates through jsonschema, which loads a checker of internationalised addresses where there is one: 2.5 s
 # to build its grammar, for a format that notebooks don't use. Where there is none, jsonschema does without.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
@@ -126,10 +138,14 @@ def explain(error) -> str:
 
 def use_own_kernel(folder: str) -> None:
     """Let the kernel be this Python's, without kernels, profile and figure settings of whoever runs it."""
-    for name in ["JUPYTER_PATH", "PYTHONSTARTUP"]:
-        os.environ.pop(name, None)
-    os.environ |= {"JUPYTER_DATA_DIR": folder, "JUPYTER_PREFER_ENV_PATH": "1", "IPYTHONDIR": folder}
-    os.environ |= {"MATPLOTLIBRC": os.devnull, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    os.environ |= dict.fromkeys(["JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR"], folder)
+    os.environ |= {"JUPYTER_PREFER_ENV_PATH": "1", "JUPYTER_NO_CONFIG": "1", "MATPLOTLIBRC": os.devnull}
+    os.environ |= {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    if (ROOT / "matplotlibrc").exists():  # matplotlib prefers one in the current folder: let it be loaded elsewhere
+        first = Path(folder, "profile_default", "startup", "00-figures.py")
+        first.parent.mkdir(parents=True)
+        away, back = (f"os.chdir({place!r})" for place in (folder, str(ROOT)))
+        first.write_text(f"import os\n{away}\nimport matplotlib\n{back}\n", encoding="utf-8")
 
 
 def run_stage(stage: str, variant: dict[str, str], quiet: bool = False) -> Path:

@@ -94,11 +94,17 @@ def _part_problems(number: int, row: dict[str, Any]) -> list[Problem]:
         found.append(Problem(number, "end", row["end"], f"must lie after start ({start:g} s)"))
     return found
 
+# %% ../../nbs/3_data/91_checks.ipynb #c020s
+def _stored(path: Path) -> bool:
+    "Whether a path lies in a store that names files by the MD5 of their content, as DVC's does."
+    return re.search(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$", path.as_posix()) is not None
+
 # %% ../../nbs/3_data/91_checks.ipynb #c021
 def _inside(folder: Path, path: Path) -> bool:
-    "Whether a path, with all its links followed, stays in a folder."
+    "Whether a path, with all its links followed, stays in a folder, or leads to a store of contents."
     try:
-        return (folder / path).resolve().is_relative_to(folder.resolve())
+        target = (folder / path).resolve()
+        return target.is_relative_to(folder.resolve()) or _stored(target)
     except (OSError, RuntimeError, ValueError):  # links in a circle
         return False
 

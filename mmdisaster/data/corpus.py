@@ -57,7 +57,7 @@ def save_corpus(
     table, concepts = read_manifest(manifest, concepts or None), concepts or read_concepts(manifest)
     with atomic_path(folder / "manifest.csv") as temporary:
         table.to_csv(temporary, index=False, quoting=csv.QUOTE_ALL, encoding="utf-8")  # keeps any line break
-    media = Path(os.path.relpath(manifest.resolve().parent, folder.resolve())).as_posix()
+    media = Path(os.path.relpath(manifest.parent.resolve(), folder.resolve())).as_posix()
     about = {"simulated": False, "name": manifest.name, "clips": len(table), "media": media}
     about["digest"] = _digest_media(table, manifest.parent)
     save_json(folder / "concepts.json", concepts)

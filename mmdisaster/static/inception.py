@@ -54,10 +54,9 @@ UNUSED = ("AuxLogits.", "fc.", "num_batches_tracked")  # in a state dict, but no
 
 def _empty_network() -> nn.Module:
     "Inception-V3 up to the last average pool, without values; no random number is drawn."
+    inception = torchvision_models().inception_v3  # before the next line: torchvision computes while it is imported
     with torch.device("meta"):
-        network = torchvision_models().inception_v3(
-            weights=None, aux_logits=False, init_weights=False, transform_input=False
-        )
+        network = inception(weights=None, aux_logits=False, init_weights=False, transform_input=False)
     network.fc = nn.Identity()
     return network
 

@@ -57,7 +57,7 @@ def read_mulan(
     folder = Path(folder)
     with gzip.open(folder / f"{name}.xml.gz") as file:
         labels = [element.attrib["name"] for element in ElementTree.parse(file).getroot()]
-    with gzip.open(folder / f"{name}.orig.arff.gz", "rt") as file:
+    with gzip.open(folder / f"{name}.orig.arff.gz", "rt", encoding="utf-8") as file:
         rows, meta = arff.loadarff(io.StringIO(file.read()))
     missing = [label for label in labels if label not in meta.names()]
     if missing:
