@@ -17,10 +17,11 @@ from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..core import derive_seed, load_arrays
+from ..core import derive_seed
 from ..words.pickles import RefusedPickle, program_names
 
 Item = TypeVar("Item")
@@ -78,12 +79,12 @@ def fill(
     return network.requires_grad_(False).eval()
 
 # %% ../../nbs/2_method/00_networks.ipynb #n-020
-LARGEST = 2**30  # bytes of all arrays of a file; the largest network here has a tenth
+LARGEST = 2**29  # bytes of all arrays of a file; the largest network here has a fifth
 _STORED = re.compile(r"torch\.(storage\.)?[A-Za-z0-9]+Storage|torch\.(Size|Tensor|device|[a-z]+[0-9]+\w*|per_\w+)")
 _MADE = re.compile(
     r"collections\.OrderedDict|torch\.serialization\._get_layout|torch\._tensor\._rebuild_from_type_v2|"
     r"torch\.nn\.parameter\.\w+|torch\._utils\._rebuild_(tensor|tensor_v2|tensor_v3|parameter|parameter_with_state|"
-    r"qtensor|sparse_tensor|sparse_csr_tensor|meta_tensor_no_storage|nested_tensor)"
+    r"qtensor|sparse_tensor|sparse_csr_tensor|meta_tensor_no_storage)"
 )
 
 
@@ -110,9 +111,12 @@ def _check_names(
 ) -> None:
     "Raise `ValueError` where torch's file names anything but tensors."
     for file in _pickles(path):
-        for name in sorted(program_names(file)):
-            if not (_STORED.fullmatch(name) or _MADE.fullmatch(name)):
-                raise ValueError(f"weights: {path} must hold tensors only, but holds other objects as well: {name}")
+        names = program_names(file)
+        odd = sorted(name for name in names if not (_STORED.fullmatch(name) or _MADE.fullmatch(name)))
+        if any("nested" in name for name in odd):
+            raise ValueError(f"weights: {path} must hold dense tensors only, but holds a nested one")
+        if odd:
+            raise ValueError(f"weights: {path} must hold tensors only, but holds other objects as well: {odd[0]}")
 
 # %% ../../nbs/2_method/00_networks.ipynb #n-023
 _DTYPES = [getattr(torch, name) for name in ("float16", "float32", "float64", "complex64", "complex128", "bool")]
@@ -139,26 +143,7 @@ def tensor_array(
     if tensor.numel() * max(tensor.element_size(), 4) > LARGEST:
         raise ValueError(f"{name!r} must have at most {LARGEST // 4:,} values, has shape {tuple(tensor.shape)}")
     tensor = tensor.detach().float() if tensor.dtype == torch.bfloat16 else tensor.detach()
-    return tensor.resolve_conj().resolve_neg().contiguous().numpy()
-
-# %% ../../nbs/2_method/00_networks.ipynb #n-009
-def _read_pth(path: Path) -> dict[str, np.ndarray]:
-    "The arrays of torch's state dict."
-    try:
-        _check_names(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except RefusedPickle as error:
-        raise ValueError(f"weights: {path} is damaged or cut off: {error}") from None
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"weights: {path} must hold tensors only, but holds other objects as well") from error
-    except Exception as error:  # torch and zipfile, given any bytes at all, raise errors of a dozen kinds
-        if str(error).startswith("weights: "):
-            raise
-        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise ValueError(f"weights: {path} is damaged or cut off: {reason}") from None
-    if not isinstance(state, dict):
-        raise ValueError(f"weights: {path} must hold a state dict (name → tensor), was a {type(state).__name__}")
-    return _arrays(path, state)
+    return np.array(tensor.resolve_conj().resolve_neg().numpy(), order="C")  # of its own: files may be mapped
 
 # %% ../../nbs/2_method/00_networks.ipynb #n-025
 def _arrays(
@@ -177,6 +162,35 @@ def _arrays(
             raise ValueError(f"weights: {path} must hold at most {LARGEST:,} bytes of numbers, holds more")
     return arrays
 
+# %% ../../nbs/2_method/00_networks.ipynb #n-009
+def _read_pth(path: Path) -> dict[str, np.ndarray]:
+    "The arrays of torch's state dict."
+    try:
+        _check_names(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except RefusedPickle as error:
+        raise ValueError(f"weights: {path} {error}") from None
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"weights: {path} must hold tensors only, but holds other objects as well") from error
+    except Exception as error:  # torch and zipfile, given any bytes at all, raise errors of a dozen kinds
+        if str(error).startswith("weights: "):
+            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise ValueError(f"weights: {path} is damaged or cut off: {reason}") from None
+    if not isinstance(state, dict):
+        raise ValueError(f"weights: {path} must hold a state dict (name → tensor), was a {type(state).__name__}")
+    return _arrays(path, state)
+
+# %% ../../nbs/2_method/00_networks.ipynb #n-026
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    "The arrays of a safetensors file, by torch, which knows more types than NumPy."
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError, RuntimeError, AttributeError, TypeError) as error:
+        raise ValueError(f"weights: {path} is damaged or cut off: {str(error).splitlines()[0][:200]}") from None
+    return _arrays(path, tensors)
+
 # %% ../../nbs/2_method/00_networks.ipynb #08-047
 def read_weights(
     weights: str | Path,  # a .safetensors or .pth file
@@ -190,7 +204,7 @@ def read_weights(
         )
     if not path.is_file():
         raise ValueError(f"weights: there is no file {path}; get it first, or use 'random'")
-    return load_arrays(path) if path.suffix == ".safetensors" else _read_pth(path)
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pth(path)
 
 # %% ../../nbs/2_method/00_networks.ipynb #08-027
 def in_threads(

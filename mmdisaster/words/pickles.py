@@ -102,7 +102,7 @@ _PUTS: dict[bytes, Callable[[bytes], int]] = {  # steps that number what was mad
 def program_names(
     file: BinaryIO,  # at the pickle's first byte; then behind its last
 ) -> set[str]:  # of classes and functions, such as "numpy.dtype"; "?" for one that shows only when the program runs
-    "What a pickle names; raises `RefusedPickle` where it is cut off or would take memory that its length doesn't explain."
+    "What a pickle names; raises `RefusedPickle` where it would take memory that its length doesn't explain."
     steps, names = 0, set()
     while (code := file.read(1)) != b".":
         if code not in _ARGUMENTS:
