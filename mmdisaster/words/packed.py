@@ -73,7 +73,10 @@ class _Bounded(io.RawIOBase):
 # %% ../../nbs/2_method/90_packed.ipynb #v-031
 def _only_member(file: BinaryIO) -> Any:  # open
     "The one file of a ZIP archive."
-    archive = zipfile.ZipFile(file)
+    try:
+        archive = zipfile.ZipFile(file)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"is a zip archive that is damaged or cut off: {error}") from None
     names = [n for n in archive.namelist() if not n.endswith("/") and not n.startswith("__MACOSX/")]
     if any(name.endswith(".npy") for name in names):
         raise ValueError("is an archive of NumPy's arrays (npz), which has no words")

@@ -40,20 +40,20 @@ def _is_number(text: bytes) -> bool:
     return True
 
 # %% ../../nbs/2_method/06_vectors.ipynb #10-101dx
-def _pieces(line: bytes) -> list[bytes]:
-    "What spaces and tabs separate."
-    return line.rstrip(b" \t\r\n").replace(b"\t", b" ").split(b" ")
+def _pieces(line: bytes, tabs: bool) -> list[bytes]:
+    "What single spaces separate, or tabs as well."
+    line = line.rstrip(b" \t\r\n" if tabs else b" \r\n")
+    return (line.replace(b"\t", b" ") if tabs else line).split(b" ")
 
 # %% ../../nbs/2_method/06_vectors.ipynb #10-101bx
 def split_line(
     line: bytes,  # one line of a file
     dim: int,  # how many numbers it must hold
+    tabs: bool = False,  # whether tabs separate as well, as they do where the first line has one
 ) -> tuple[bytes, list[bytes]]:  # the word, and its numbers as they are written
     "Take a line of word vectors apart. Raises `ValueError` that says what is wrong with it."
-    pieces = _pieces(line)
+    pieces = _pieces(line, tabs)
     word = pieces[:-dim]
-    if pieces == [b""]:
-        raise ValueError("is blank")
     if not word or (len(word) > 1 and _is_number(word[-1])):
         raise ValueError(f"has {len(pieces) - 1} values, must have {dim}")
     if b"" in word:
@@ -74,7 +74,7 @@ def count_numbers(
     line: bytes,  # the first of a text without header
 ) -> int:  # from 1
     "How many numbers end a line; raises `ValueError` where it is not a word and its numbers."
-    pieces = _pieces(line)
+    pieces = _pieces(line, tabs=True)
     dim = len(list(takewhile(_is_number, reversed(pieces[1:]))))
     if not dim:
         shown = f"{line[:60]!r}{'…' if len(line) > 60 else ''}"
@@ -162,14 +162,16 @@ def _entries(
     first = _line(file).removeprefix(b"\xef\xbb\xbf")
     sizes = re.fullmatch(rb"(\d{1,15})[ \t](\d{1,15})\s*", first)
     if not sizes:
-        dim = count_numbers(first)
-        return dim, None, lambda line: split_line(line, dim), _text_entries(file, first)
+        dim, tabs = count_numbers(first), b"\t" in first
+        return dim, None, lambda line: split_line(line, dim, tabs), _text_entries(file, first)
     count, dim = map(int, sizes.groups())
     if not 0 < dim <= 10_000:
         raise ValueError(f"its header must give a length of vectors from 1 to 10000, gave {dim}")
-    if any(byte < 9 for byte in file.peek(1024)[:1024]):
+    sample = file.peek(1024)[:1024]
+    if any(byte < 9 for byte in sample):
         return dim, count, tuple, _binary_entries(file, dim, count)
-    return dim, count, lambda line: split_line(line, dim), _text_entries(file, b"")
+    tabs = b"\t" in sample.partition(b"\n")[0]
+    return dim, count, lambda line: split_line(line, dim, tabs), _text_entries(file, b"")
 
 # %% ../../nbs/2_method/06_vectors.ipynb #10-117
 TOLD = 1000  # so many entries that are left out are told one by one
