@@ -106,7 +106,7 @@ def program_names(
     steps, names = 0, set()
     while (code := file.read(1)) != b".":
         if code not in _ARGUMENTS:
-            raise RefusedPickle("is damaged: it is cut off" if not code else f"is damaged: {code!r} is no step of a pickle")
+            raise RefusedPickle(f"is damaged: {f'{code!r} is no step of a pickle' if code else 'it is cut off'}")
         argument = b".".join(_argument(file, _ARGUMENTS[code]).strip(b"\n") for _ in range(_LINES.get(code, 1)))
         if code in _PUTS and not 0 <= (number := _PUTS[code](argument[:20])) <= steps:
             raise RefusedPickle(f"is damaged: it gives the number {number:,} to one of {steps:,} parts")
