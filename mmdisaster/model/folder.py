@@ -163,7 +163,8 @@ def _check_description(
         raise ValueError("is damaged: its contents don't have its digest")
     about = check_section(Description, found, "contents")
     if unknown := set(about.settings.modalities) - set(Features.model_fields):
-        raise ValueError(f"settings: modalities must be some of {', '.join(Features.model_fields)}, {min(unknown)!r} isn't")
+        known = ", ".join(Features.model_fields)
+        raise ValueError(f"settings: modalities must be some of {known}, {min(unknown)!r} isn't")
     if len(set(about.concepts)) < len(about.concepts):
         raise ValueError(f"concepts must be different names, were {list(about.concepts)}")
     wrong = sorted(set(model_files(about.settings)) ^ set(about.files))

@@ -248,7 +248,7 @@ NOT_FINITE = "its scores are not finite numbers: the model's weights overflow"
 def _score(
     model: Model,
     static: Mapping[str, Sequences],  # modality → static features of some clips
-) -> tuple[dict[str, np.ndarray], np.ndarray]:  # "scores" and "decisions", each (clips, concepts); whether all is finite
+) -> tuple[dict[str, np.ndarray], np.ndarray]:  # "scores" and "decisions", (clips, concepts); which are finite
     "Scores and decisions of some clips, and which of them are numbers."
     vectors = {name: clip_vectors(model.networks[name], given) for name, given in static.items()}
     finite = np.logical_and.reduce([np.isfinite(values).all(axis=1) for values in vectors.values()])
