@@ -212,7 +212,11 @@ def _read_features(
     missing, failures = {clip_id: list[str]() for clip_id in table["clip_id"]}, dict[str, str]()
     for modality in model.settings.modalities:
         extractor, store = model.extractor(modality), folder / modality
-        report = extract(table, Path(), extractor, store, shard_clips=16, max_failures=1.0, verbose=verbose)
+        try:
+            report = extract(table, Path(), extractor, store, shard_clips=16, max_failures=1.0, verbose=verbose)
+        except ValueError as error:  # of all clips, whatever their files hold: weights that no training gave
+            path = Path(model.weights[modality])
+            raise ModelError(path.parent, path.name, f"gives features that can't be used: {error}") from error
         failures |= {failure["clip_id"]: failure["reason"] for failure in report.failures}
         for clip_id in report.absent:
             missing[clip_id].append(modality)

@@ -60,11 +60,12 @@ def check_arrays(
     arrays: dict[str, np.ndarray],  # name → array, as given
     wanted: dict[str, tuple[int, ...]],  # name → shape, from `wanted_arrays`
     unused: tuple[str, ...] = (),  # arrays whose name starts or ends with one of these are dropped
+    path: str | Path = "",  # the file that they come from, for the error
 ) -> dict[str, np.ndarray]:  # the wanted arrays, float32
     "Return the wanted arrays, or raise `ValueError` that names the first one that doesn't fit."
     given = {name: array for name, array in arrays.items() if not (name.startswith(unused) or name.endswith(unused))}
     if problem := next(_misfits(given, wanted), None):
-        raise ValueError(f"weights: {problem}")
+        raise ValueError(f"weights: {f'{path}: ' if path else ''}{problem}")
     return {name: _single(given[name]) for name in wanted}
 
 # %% ../../nbs/2_method/00_networks.ipynb #08-015bx
