@@ -34,15 +34,17 @@ VALUES: list[Any] = [
 
 
 def make(folder: Path) -> None:
-    """Train the good model, in `folder/model`, on the clips of `folder/corpus`."""
+    """Train good models on the clips of `folder/corpus`: of three modalities, and of two, which is quicker to try."""
     from mmdisaster.model.folder import save_model
     from mmdisaster.model.training import train
     from mmdisaster.simulate.clips import SimulationSettings, simulate_corpus
 
-    counts = dict(zip(CONCEPTS, [14, 10, 12], strict=True))
+    counts, two = dict(zip(CONCEPTS, [14, 10, 12], strict=True)), {"modalities": ["audio", "text"]}
     small = SimulationSettings(24, 12, counts, 100, 76, seconds=1.2, seed=5)
     manifest = simulate_corpus(folder / "corpus", small, workers=1)
-    save_model(folder / "model", train(manifest, folder / "work", CONCEPTS, SMALL))
+    small_fusion = SMALL["fusion"] | {"order": ["audio", "text"]}
+    save_model(folder / "model-3", train(manifest, folder / "work", CONCEPTS, SMALL))
+    save_model(folder / "model-2", train(manifest, folder / "work", CONCEPTS, SMALL | two | {"fusion": small_fusion}))
     shutil.rmtree(folder / "work")
 
 
@@ -51,7 +53,7 @@ def sign(folder: Path) -> None:
     about = load_json(folder / "model.json")
     about.pop("digest", None)
     for name in about["files"]:
-        if (folder / name).is_file():
+        if (folder / name).is_file() and (folder / name).stat().st_nlink == 1:  # else it is the good model's
             about["files"][name] = {"bytes": (folder / name).stat().st_size, "sha256": digest_file(folder / name)}
     write(folder / "model.json", json.dumps(about | {"digest": digest_json(about)}).encode())
 
@@ -103,10 +105,8 @@ def arrays_of(path: Path) -> tuple[dict[str, np.ndarray], Any]:
 
 def network(folder: Path, random: np.random.Generator) -> None:
     """Arrays, or the header, of a temporal network, or of word vectors."""
-    names = [f"temporal-{modality}.safetensors" for modality in ("visual", "audio", "text")] + [
-        "weights-text.safetensors"
-    ]
-    path = folder / names[random.integers(len(names))]
+    names = [*sorted(folder.glob("temporal-*")), folder / "weights-text.safetensors"]
+    path = names[random.integers(len(names))]
     arrays, header = arrays_of(path)
     name = list(arrays)[random.integers(len(arrays))]
     array = arrays[name]
@@ -188,7 +188,7 @@ def fitted(folder: Path, random: np.random.Generator) -> None:
 
 def static(folder: Path, random: np.random.Generator) -> None:
     """Arrays of a static network."""
-    path = folder / f"weights-{random.choice(['visual', 'audio'])}.safetensors"
+    path = sorted(folder.glob("weights-[av]*"))[-1]
     arrays, header = arrays_of(path)
     name = list(arrays)[random.integers(len(arrays))]
     factor = np.float32(random.choice([np.nan, 1e30, 0]))
@@ -230,11 +230,13 @@ def files(folder: Path, random: np.random.Generator) -> None:
 CHANGES = [description, description, network, network, network, fitted, fitted, fitted, static, raw, raw, files]
 
 
-def use(folder: Path, media: Path) -> None:
-    """Read a model and score two clips; what a forged model can't score is said in their predictions."""
+def use(folder: Path, good: Path, number: int, seed: int, media: Path) -> None:
+    """Change a copy of a model, read it and score two clips; what it can't score is said in their predictions."""
     from mmdisaster.data.clips import Clip
     from mmdisaster.model.folder import load_model
 
+    shutil.copytree(good, folder, copy_function=os.link)
+    CHANGES[number % len(CHANGES)](folder, np.random.default_rng([seed, number]))
     found = load_model(folder).predict([Clip(media, "water rising"), Clip(text="a storm")], max_failures=1.0)
     scores = [score for prediction in found for score in prediction.scores.values()]
     assert np.isfinite(scores).all(), "scores that are not numbers"
@@ -247,7 +249,5 @@ def cases(seed: int, folder: Path, n: int) -> Iterator[tuple[str, Callable[[], A
     subprocess.run([sys.executable, "-c", program], check=True, env=setting)  # this process stays without threads
     media = sorted((folder / "corpus/media").iterdir())[0]
     for number in range(n):
-        random, name = np.random.default_rng([seed, number]), f"model-{number}"
-        copy = shutil.copytree(folder / "model", folder / name, copy_function=os.link)
-        CHANGES[number % len(CHANGES)](copy, random)
-        yield name, partial(use, copy, media)
+        good, name = folder / f"model-{2 + (number % 5 == 0)}", f"case-{number}"
+        yield name, partial(use, folder / name, good, number, seed, media)

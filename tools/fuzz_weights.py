@@ -48,12 +48,12 @@ def tensors(random: np.random.Generator) -> list[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
-        csr = plain.to_sparse_csr()
+        csr, quantised = plain.to_sparse_csr(), torch.quantize_per_tensor(plain, 0.1, 3, torch.qint8)
     marked = plain.clone()
     marked.note = "an attribute"
     whole = [plain.to(getattr(torch, name)) for name in ("float64", "float16", "bfloat16", "int64", "bool", "uint16")]
     odd = [plain.to(torch.float8_e4m3fn), plain.to(torch.complex64), plain.to(torch.complex64).conj()]
-    odd += [torch.quantize_per_tensor(plain, 0.1, 3, torch.qint8), plain.to_sparse(), csr, nested, marked]
+    odd += [quantised, plain.to_sparse(), csr, nested, marked]
     views = [
         plain.t(),
         plain[::2],

@@ -214,7 +214,7 @@ def _read_features(
         extractor, store = model.extractor(modality), folder / modality
         try:
             report = extract(table, Path(), extractor, store, shard_clips=16, max_failures=1.0, verbose=verbose)
-        except ValueError as error:  # of all clips, whatever their files hold: weights that no training gave
+        except (ValueError, ArithmeticError) as error:  # whatever files hold: weights that no training gave
             path = Path(model.weights[modality])
             raise ModelError(path.parent, path.name, f"gives features that can't be used: {error}") from error
         failures |= {failure["clip_id"]: failure["reason"] for failure in report.failures}

@@ -7,6 +7,7 @@ __all__ = ['FOREIGN', 'RATIO', 'SPARE', 'PACKED', 'check_kind', 'unpacked']
 
 # %% ../../nbs/2_method/90_packed.ipynb #u-003
 import bz2
+import errno
 import gzip
 import io
 import lzma
@@ -50,7 +51,7 @@ def check_kind(
         raise ValueError(kind)
 
 # %% ../../nbs/2_method/90_packed.ipynb #v-029
-RATIO, SPARE = 25, 2**24  # a packed file unpacks to at most so many times its size, and so many bytes
+RATIO, SPARE = 25, 2**22  # a packed file unpacks to at most so many times its size, and so many bytes
 
 
 class _Bounded(io.RawIOBase):
@@ -109,6 +110,6 @@ def unpacked(
         except _UNREADABLE as error:
             raise ValueError(f"is damaged or cut off: {error}"[:300]) from None
         except OSError as error:
-            if error.errno is not None:  # of the disk; gzip's and bz2's own have no number
+            if error.errno not in (None, errno.EINVAL):  # of the disk; what packers raise has no number, or is no place
                 raise
             raise ValueError(f"is damaged or cut off: {error}") from None

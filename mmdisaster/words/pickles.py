@@ -103,18 +103,23 @@ def program_names(
     file: BinaryIO,  # at the pickle's first byte; then behind its last
 ) -> set[str]:  # of classes and functions, such as "numpy.dtype"; "?" for one that shows only when the program runs
     "What a pickle names; raises `RefusedPickle` where it would take memory that its length doesn't explain."
-    steps, names = 0, set()
-    while (code := file.read(1)) != b".":
+    names: set[str] = set()
+    for steps in range(MOST_STEPS):
+        code = file.read(1)
+        if code == b".":
+            return names
         if code not in _ARGUMENTS:
             raise RefusedPickle(f"is damaged: {f'{code!r} is no step of a pickle' if code else 'it is cut off'}")
-        argument = b".".join(_argument(file, _ARGUMENTS[code]).strip(b"\n") for _ in range(_LINES.get(code, 1)))
-        if code in _PUTS and not 0 <= (number := _PUTS[code](argument[:20])) <= steps:
+        if code in _HIDDEN:
+            names.add("?")
+        if not (size := _ARGUMENTS[code]):
+            continue
+        argument = b".".join(_argument(file, size).strip(b"\n") for _ in range(_LINES.get(code, 1)))
+        if code in _LINES:
+            names.add(argument[:200].decode("latin1"))
+        elif code in _PUTS and not 0 <= (number := _PUTS[code](argument[:20])) <= steps:
             raise RefusedPickle(f"is damaged: it gives the number {number:,} to one of {steps:,} parts")
-        names |= {argument[:200].decode("latin1")} if code in _LINES else {"?"} if code in _HIDDEN else set()
-        steps += 1
-        if steps > MOST_STEPS:
-            raise RefusedPickle(f"has more than {MOST_STEPS:,} steps")
-    return names
+    raise RefusedPickle(f"has more than {MOST_STEPS:,} steps")
 
 # %% ../../nbs/2_method/05_pickles.ipynb #10-133
 _NUMPY = {"numpy.dtype": _Dtype, "numpy.ndarray": _Array}

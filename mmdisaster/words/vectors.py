@@ -197,15 +197,18 @@ def _take(
                 data += _vector(numbers).tobytes()
                 rows[word] = len(rows)
                 continue
-            reason = f"repeats the word {word[:60]!r}; its first vector stays"
+            reason: Any = f"repeats the word {word[:60]!r}; its first vector stays" if left_out < TOLD else ""
         except ValueError as error:
             text = isinstance(error, UnicodeDecodeError)
-            reason = f"its word is not UTF-8 text: {raw[:60]!r}" if text else str(error)
+            reason = f"its word is not UTF-8 text: {raw[:60]!r}" if text else error
             if strict:
-                raise ValueError(f"{where}: {reason[:300]}") from None
+                raise ValueError(f"{where}: {str(reason)[:300]}") from None
         left_out += 1
         if left_out <= TOLD:
-            skipped.append(f"{where}: {reason[:300]}")
+            skipped.append(f"{where}: {str(reason)[:300]}")
+        elif left_out > max(100 * TOLD, number / 2):
+            told = f"{left_out:,} of {number:,} entries"
+            raise ValueError(f"repeats words, or is wrong, in {told}, first in {skipped[0]}")
     return rows, data, skipped, left_out, number
 
 # %% ../../nbs/2_method/06_vectors.ipynb #10-116
