@@ -390,7 +390,7 @@ def refuse_in_lines():
 
 
 def take_memory():
-    return len(np.ones(2**24)), time.sleep(30)
+    return len(np.ones(2**26)), time.sleep(30)
 
 
 OUTCOMES = {
@@ -411,7 +411,7 @@ OUTCOMES = {
 def test_each_outcome_is_told_from_the_others(tmp_path, monkeypatch):
     (first,) = fuzz.tried(iter([fuzz.Case("x", 0, "case", OUTCOMES["read"], tmp_path / "first")]), 1)
     monkeypatch.setattr(fuzz, "SECONDS", 4.0)
-    monkeypatch.setattr(fuzz, "BYTES", first.peak + 2**26)
+    monkeypatch.setattr(fuzz, "BYTES", first.peak + 2**28)
     number = count()
     cases = [
         fuzz.Case("x", next(number), "case", action, tmp_path / str(i)) for i, action in enumerate(OUTCOMES.values())

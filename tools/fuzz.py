@@ -105,8 +105,9 @@ def command(action: list[str], folder: Path) -> tuple[str, str]:
         status = run(action)
     except BaseException:
         return "traceback", traceback.format_exc()[-4000:]
+    sys.stdout.flush()
     sys.stderr.flush()
-    said = (folder / "stderr").read_text(errors="replace")
+    said = "".join((folder / name).read_text(errors="replace") for name in ("stdout", "stderr"))
     if "Traceback (most recent call last)" in said:
         return "traceback", said[-4000:]
     if status and not said.strip():
@@ -121,6 +122,7 @@ def child(case: Case) -> None:
     for stream, name in [(1, "stdout"), (2, "stderr")]:
         file = os.open(case.folder / name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         os.dup2(file, stream)
+        setattr(sys, name, open(stream, "w", buffering=1, closefd=False, errors="backslashreplace"))
     warnings.simplefilter("ignore")
     callable_ = callable(case.action)
     outcome, words = call(case.action, case.name) if callable_ else command(case.action, case.folder)  # type: ignore[arg-type]
