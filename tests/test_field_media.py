@@ -12,11 +12,13 @@ from fractions import Fraction
 
 import av
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import ROOT
 from media_files import cut, heard, numbers, picture, write_media
 from PIL import Image
 
+from mmdisaster.core import load_json
 from mmdisaster.data.inspection import format_problems, inspect_corpus
 from mmdisaster.media.containers import stated_bytes, stated_crop
 from mmdisaster.media.files import MediaError, MissingTrack
@@ -24,6 +26,9 @@ from mmdisaster.media.frames import read_frames
 from mmdisaster.media.sound import read_waveform
 from mmdisaster.media.survey import probe, survey
 from mmdisaster.settings.sections import Media
+from mmdisaster.static.extraction import extract
+from mmdisaster.static.extractors import VisualExtractor
+from mmdisaster.static.inception import InceptionV3, random_inception
 
 CASES = ROOT.parent / "shared" / "cases" / "media"
 SHAPES = [
@@ -524,3 +529,15 @@ def sound_file(path):
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+def test_what_is_missing_of_a_clip_is_noted_beside_its_features(tmp_path):
+    made(tmp_path / "a.mp4", seconds=4, container_options={"movflags": "faststart"})
+    cut(tmp_path / "a.mp4", tmp_path / "b.mp4", 0.9)
+    frames = read_frames(tmp_path / "a.mp4", 2, 75)
+    extractor = VisualExtractor(InceptionV3(random_inception(0, frames)), frames=2, size=75)
+    manifest = pd.DataFrame({"clip_id": ["a", "b"], "media": ["a.mp4", "b.mp4"], "start": None, "end": None})
+    report = extract(manifest, tmp_path, extractor, tmp_path / "store")
+    assert report.damaged == [{"clip_id": "b", "reason": "10.0% of its bytes are missing"}]
+    assert "1 damaged: 10.0% of its bytes are missing" in repr(report)
+    assert load_json(tmp_path / "store" / "index.json")["damaged"] == report.damaged

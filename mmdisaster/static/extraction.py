@@ -66,6 +66,7 @@ class _Shard:
 
     path: Path
     rows: list[dict]
+    root: Path  # the manifest's folder
 
 # %% ../../nbs/2_method/07_extraction.ipynb #11-024bx
 def _records(manifest: pd.DataFrame) -> list[dict]:
@@ -81,7 +82,7 @@ def _plan(rows: list[dict], root: Path, extractor: Extractor, folder: Path, shar
     for i in range(0, len(rows), shard_clips):
         part = rows[i : i + shard_clips]
         digest = digest_json([fingerprint, [[row["clip_id"], extractor.key(row, root)] for row in part]])
-        shards.append(_Shard(folder / f"{digest}.safetensors", part))
+        shards.append(_Shard(folder / f"{digest}.safetensors", part, root))
     return shards
 
 # %% ../../nbs/2_method/07_extraction.ipynb #x-007
@@ -105,7 +106,9 @@ def _check_features(clip_ids: list[str], arrays: list[np.ndarray]) -> None:
             raise ValueError(f"clip {clip_id!r} must have one step or more within ±{largest:g}, had {found}; {advice}")
 
 # %% ../../nbs/2_method/07_extraction.ipynb #11-025bx
-def _save_shard(shard: _Shard, clips: dict[str, np.ndarray | None], failures: list[dict], dim: int) -> None:
+def _save_shard(
+    shard: _Shard, clips: dict[str, np.ndarray | None], failures: list[dict], damaged: list[dict], dim: int
+) -> None:
     "Write the features of a shard's clips; None stands for a clip that lacks the modality."
     arrays = [np.zeros((1, dim), np.float32) if array is None else array for array in clips.values()]
     _check_features(list(clips), arrays)
@@ -113,7 +116,8 @@ def _save_shard(shard: _Shard, clips: dict[str, np.ndarray | None], failures: li
     lengths = np.array([len(array) for array in arrays], np.int64)
     absent = [clip_id for clip_id, array in clips.items() if array is None]
     stored: dict[str, np.ndarray] = {"values": values.astype(STORED), "lengths": lengths}
-    header = {"clip_ids": list(clips), "lengths": lengths.tolist(), "failures": failures, "absent": absent}
+    notes = {"failures": failures, "absent": absent, "damaged": damaged}
+    header = {"clip_ids": list(clips), "lengths": lengths.tolist(), **notes}
     save_arrays(shard.path, stored, sealed(header, stored))
 
 # %% ../../nbs/2_method/07_extraction.ipynb #11-029
@@ -200,11 +204,21 @@ class Report:
     seconds: float  # time taken
     failures: list[dict]  # clips that are not in the store, with row, column, value and reason
     absent: list[str]  # ids of the clips in the store that lack the modality: one step of zeros each
+    damaged: list[dict]  # clips in the store of whose files something is missing, with clip_id and reason
 
     def __repr__(self) -> str:
         failed = f"{len(self.failures)} failures" if self.failures else "no failures"
         lacking = f", {len(self.absent)} clips without" if self.absent else ""
-        return f"{self.clips} clips, {self.steps} steps of {self.dim} values, {failed}{lacking}"
+        damaged = f", {len(self.damaged)} damaged: {self.damaged[0]['reason']}" if self.damaged else ""
+        return f"{self.clips} clips, {self.steps} steps of {self.dim} values, {failed}{lacking}{damaged}"
+
+# %% ../../nbs/2_method/07_extraction.ipynb #c017
+def _damaged(shard: _Shard, found: Iterable[str], extractor: Extractor) -> list[dict]:
+    "What is missing of the clips that were read, as clip_id and reason."
+    missing = getattr(extractor, "missing", None)
+    rows = [row for row in shard.rows if row["clip_id"] in set(found)] if missing else []
+    notes = [(row["clip_id"], missing(row, shard.root)) for row in rows] if missing else []
+    return [{"clip_id": clip_id, "reason": reason} for clip_id, reason in notes if reason]
 
 # %% ../../nbs/2_method/07_extraction.ipynb #c014
 def _encode(shard: _Shard, waiting: Iterator[Waiting], extractor: Extractor, failures: list[dict], most: float) -> None:
@@ -217,7 +231,8 @@ def _encode(shard: _Shard, waiting: Iterator[Waiting], extractor: Extractor, fai
     if unused or len(features) != len(present):
         raise RuntimeError(f"encode must give one array per input, gave {len(features)} for {len(present)}")
     arrays = dict(zip(present, features, strict=True))
-    _save_shard(shard, {clip_id: arrays.get(clip_id) for clip_id in found}, failures[before:], extractor.dim)
+    clips, damaged = {clip_id: arrays.get(clip_id) for clip_id in found}, _damaged(shard, found, extractor)
+    _save_shard(shard, clips, failures[before:], damaged, extractor.dim)
 
 # %% ../../nbs/2_method/07_extraction.ipynb #11-076
 def _compute(
@@ -271,7 +286,8 @@ def _finish(folder: Path, shards: list[_Shard], extractor: Extractor) -> dict:
         "lengths": [length for header in headers for length in header["lengths"]],
         "shards": [shard.path.name for shard in shards],
         "failures": [failure for header in headers for failure in header["failures"]],
-        "absent": [clip_id for header in headers for clip_id in header.get("absent", [])],
+        "absent": [clip_id for header in headers for clip_id in header["absent"]],
+        "damaged": [note for header in headers for note in header["damaged"]],
     }
     save_json(folder / "index.json", sealed(index))
     for path in folder.iterdir():
@@ -305,7 +321,8 @@ def extract(
     computed = clips - len(index["failures"])
     steps, seconds = sum(index["lengths"]), time.perf_counter() - start
     clips = len(index["clip_ids"])
-    return Report(clips, computed, steps, extractor.dim, seconds, index["failures"], index["absent"])
+    notes = (index["failures"], index["absent"], index["damaged"])
+    return Report(clips, computed, steps, extractor.dim, seconds, *notes)
 
 # %% ../../nbs/2_method/07_extraction.ipynb #11-062
 def write_failures(

@@ -33,6 +33,7 @@ from ..words.tokens import WordVectors
 from ..words.vectors import load_vectors
 
 _VISUAL, _TEXT = VisualFeatures(), TextFeatures()
+from ..media.survey import probe
 from ..settings.sections import Media
 
 # %% ../../nbs/2_method/08_extractors.ipynb #12-008
@@ -96,6 +97,11 @@ def _portions(inputs: Iterable[np.ndarray], clips: int, device: torch.device) ->
     if portion:
         yield portion
 
+# %% ../../nbs/2_method/08_extractors.ipynb #c001
+def _missing(row: Row, root: Path, limits: Media) -> str:
+    "What is missing of a clip's file that could be read, in words."
+    return "; ".join(probe(root / row["media"], limits).missing) if row["media"] else ""
+
 # %% ../../nbs/2_method/08_extractors.ipynb #12-016
 class VisualExtractor:
     "Inception-V3 features of evenly spaced frames."
@@ -139,6 +145,14 @@ class VisualExtractor:
             return read_frames(root / row["media"], self.frames, self.size, *window) if row["media"] else None
         except MissingTrack:
             return None
+
+    def missing(
+        self,
+        row: Row,  # a manifest's row
+        root: Path,  # the manifest's folder
+    ) -> str:  # empty where nothing is
+        "What is missing of a clip's file that could be read."
+        return _missing(row, root, self.limits)
 
     def encode(
         self,
@@ -217,6 +231,14 @@ class AudioExtractor:
             return self.network.stream(part, samples)
         waveform = part(0, LONG)
         return check_waveform(np.pad(waveform, (0, max(SHORTEST - len(waveform), 0)))) if len(waveform) else None
+
+    def missing(
+        self,
+        row: Row,  # a manifest's row
+        root: Path,  # the manifest's folder
+    ) -> str:  # empty where nothing is
+        "What is missing of a clip's file that could be read."
+        return _missing(row, root, self.limits)
 
     def encode(
         self,
