@@ -1,10 +1,11 @@
 """Kill runs at random moments, and start two at once:  python tools/kill.py [kills=100] [pairs=20] [seed=0] [only=…]
 
-`train` and `extract` start in an empty folder, are killed by SIGKILL, SIGTERM or SIGINT, and run again. What `make repro`
-and `make audit` run (of the audit: trials, comparison) is killed every few seconds until it gets through. In the end each file must have the
-bytes of a run that nobody killed, no file may be left over, and no process alive. Two `train` in one work folder, of
-corpora whose clips have equal names, start at random offsets: each model must be the one made alone. What differs is
-printed and counted; the exit status is 1 then. `only` names some of train, extract, repro, audit, pairs, with commas.
+`train` and `extract` start in an empty folder, are killed by SIGKILL, SIGTERM or SIGINT, and run again. What
+`make repro` and `make audit` run (of the audit: trials, comparison) is killed every few seconds until it gets through.
+In the end each file must have the bytes of a run that nobody killed, no file may be left over, and no process alive.
+Two `train` in one work folder, of corpora whose clips have equal names, start at random offsets: each model must be the
+one made alone. What differs is printed and counted; the exit status is 1 then. `only` names some of train, extract,
+repro, audit, pairs, with commas.
 """
 
 import os

@@ -36,5 +36,5 @@ if __name__ == "__main__":
     for lock in [ROOT / "dvc.lock", ROOT / "audit" / "dvc.lock"]:
         if is_cut_off(lock):
             aside = lock.replace(ROOT / ".dvc" / "tmp" / "dvc.lock.cut-off")
-            print(f"{lock.relative_to(ROOT)} was cut off by a kill: moved to {aside.relative_to(ROOT)}", file=sys.stderr)
+            print(f"{lock.relative_to(ROOT)} was cut off: moved to {aside.relative_to(ROOT)}", file=sys.stderr)
     sys.exit(main(["repro", *sys.argv[1:]]))
