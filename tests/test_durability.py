@@ -346,3 +346,15 @@ with alone(sys.argv[1]):
     with alone(work):
         pass
     assert os.listdir(work) == []
+
+
+def test_a_lock_that_a_kill_cut_off_is_known(tmp_path):
+    """Whether DVC would read what is there, asked of a program that loads DVC."""
+    cut = ["", "schema: '2.0'\nstages:\n  corpus:\n    deps: []\n", "schema: '2.0'\nstages: {a", "\x00"]
+    for number, content in enumerate(cut):
+        (tmp_path / f"{number}.lock").write_text(content)
+    paths = [*sorted(tmp_path.iterdir()), ROOT / "dvc.lock", tmp_path / "none"]
+    program = "import sys, pathlib, repro; print([repro.is_cut_off(pathlib.Path(p)) for p in sys.argv[1:]])"
+    setting = environment(ROOT) | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tools'}"}
+    result = subprocess.run([sys.executable, "-c", program, *paths], env=setting, capture_output=True, text=True)
+    assert result.stdout == "[True, True, True, True, False, False]\n", result.stderr

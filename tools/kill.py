@@ -1,10 +1,11 @@
 """Kill runs at random moments, and start two at once:  python tools/kill.py [kills=100] [pairs=20] [seed=0] [only=…]
 
-`train` and `extract` start in an empty folder, are killed by SIGKILL, SIGTERM or SIGINT, and run again. `dvc repro` and
-the audit (trials, comparison) are killed every few seconds until they get through. In the end each file must have the
-bytes of a run that nobody killed, no file may be left over, and no process alive. Two `train` in one work folder, of
-corpora whose clips have equal names, start at random offsets: each model must be the one made alone. What differs is
-printed and counted; the exit status is 1 then. `only` names some of train, extract, repro, audit, pairs, with commas.
+`train` and `extract` start in an empty folder, are killed by SIGKILL, SIGTERM or SIGINT, and run again. What
+`make repro` and `make audit` run (of the audit: trials, comparison) is killed every few seconds until it gets through.
+In the end each file must have the bytes of a run that nobody killed, no file may be left over, and no process alive.
+Two `train` in one work folder, of corpora whose clips have equal names, start at random offsets: each model must be the
+one made alone. What differs is printed and counted; the exit status is 1 then. `only` names some of train, extract,
+repro, audit, pairs, with commas.
 """
 
 import os
@@ -234,7 +235,7 @@ def main(arguments: list[str]) -> int:
             kill_once(name, wanted[name], chance, tally)
             print(dict(tally.done), flush=True)
     if "repro" in only:
-        kill_often("repro", ["dvc", "repro"], wanted["repro"], copy_project, chance, tally)
+        kill_often("repro", ["python", "tools/repro.py"], wanted["repro"], copy_project, chance, tally)
         print(dict(tally.done), flush=True)
     if "audit" in only:
         with place(copy_project) as ready:
