@@ -16,6 +16,7 @@ Exit status 1 where anything but the first two happened; what such a case read i
 """
 
 import argparse
+import faulthandler
 import importlib
 import json
 import os
@@ -119,6 +120,7 @@ def child(case: Case) -> None:
     """Try a case and write down what happened; never returns."""
     os.setsid()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    faulthandler.disable()  # a test's own, which would report where it was started
     for stream, name in [(1, "stdout"), (2, "stderr")]:
         file = os.open(case.folder / name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         os.dup2(file, stream)
