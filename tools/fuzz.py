@@ -186,8 +186,11 @@ def ended(case: Case) -> bool:
 
 def inputs(case: Case, folder: Path) -> list[Path]:
     """What a case reads: what is called by its name, and files that its command names."""
-    named = [] if callable(case.action) else [Path(word) for word in case.action if word.startswith(str(folder))]
-    return [path for path in {folder / case.name, *named} if path.exists()]
+    if callable(case.action):
+        named = [folder / case.name]
+    else:
+        named = [Path(word) for word in case.action if word.startswith(str(folder))]
+    return [path for path in named if path.exists()]
 
 
 def finish(case: Case, folder: Path, keep: Path, seed: int) -> None:
