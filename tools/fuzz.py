@@ -16,6 +16,7 @@ Exit status 1 where anything but the first two happened; what such a case read i
 """
 
 import argparse
+import faulthandler
 import importlib
 import json
 import os
@@ -119,6 +120,7 @@ def child(case: Case) -> None:
     """Try a case and write down what happened; never returns."""
     os.setsid()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    faulthandler.disable()  # a test's own, which would report where it was started
     for stream, name in [(1, "stdout"), (2, "stderr")]:
         file = os.open(case.folder / name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         os.dup2(file, stream)
@@ -184,8 +186,11 @@ def ended(case: Case) -> bool:
 
 def inputs(case: Case, folder: Path) -> list[Path]:
     """What a case reads: what is called by its name, and files that its command names."""
-    named = [] if callable(case.action) else [Path(word) for word in case.action if word.startswith(str(folder))]
-    return [path for path in {folder / case.name, *named} if path.exists()]
+    if callable(case.action):
+        named = [folder / case.name]
+    else:
+        named = [Path(word) for word in case.action if word.startswith(str(folder))]
+    return [path for path in named if path.exists()]
 
 
 def finish(case: Case, folder: Path, keep: Path, seed: int) -> None:

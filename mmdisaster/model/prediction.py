@@ -245,6 +245,16 @@ def _check_failures(
         failed = [(clips[int(i)].media or "clip", failures[i]) for i in sorted(failures, key=int)]
         raise ValueError("; ".join(f"{media}: {reason}" for media, reason in failed))
 
+# %% ../../nbs/6_use/04_prediction.ipynb #30-039s
+def _scaled_are_finite(
+    model: Model,
+    vectors: Mapping[str, np.ndarray],  # modality → temporal features, (clips, width), finite
+) -> np.ndarray:  # (clips,)
+    "Whether features are finite on the scale of the training clips as well."
+    F, scaler = join_features(vectors, model.settings.fusion.order), model.algorithm.scaler_
+    with np.errstate(over="ignore"):
+        return np.isfinite(F if scaler is None else scaler.transform(F)).all(axis=1)
+
 # %% ../../nbs/6_use/04_prediction.ipynb #30-039f
 NOT_FINITE = "its scores are not finite numbers: the model's weights overflow"
 
@@ -256,6 +266,8 @@ def _score(
     "Scores and decisions of some clips, and which of them are numbers."
     vectors = {name: clip_vectors(model.networks[name], given) for name, given in static.items()}
     finite = np.logical_and.reduce([np.isfinite(values).all(axis=1) for values in vectors.values()])
+    vectors = {name: np.where(finite[:, None], values, 0) for name, values in vectors.items()}
+    finite &= _scaled_are_finite(model, vectors)
     found = model.fuse({name: np.where(finite[:, None], values, 0) for name, values in vectors.items()})
     return found, finite & np.isfinite(found["scores"]).all(axis=1)
 
