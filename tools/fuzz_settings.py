@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -92,7 +92,7 @@ def limits(field: FieldInfo) -> list[Any]:
             if isinstance(bound, int | float):
                 step = 1 if field.annotation is int else abs(bound) * 1e-6 or 1e-6
                 found += [bound, bound + step, bound - step]
-    return found + list(getattr(field.annotation, "__args__", ()) if "Literal" in str(field.annotation) else ())
+    return found + list(get_args(field.annotation) if get_origin(field.annotation) is Literal else ())
 
 
 def values() -> list[tuple[str, Any]]:
