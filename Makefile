@@ -1,19 +1,19 @@
 # make repro [MANIFEST=your/manifest.csv] · make check · make test · make test-range · make lab · make audit · make distillation · make paper
-# for authors of notebooks: make lessons · make docs · make stages · make readme
+# for authors of notebooks: make lessons · make docs · make stages · make readme · make kill
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONUTF8 := 1
 
-.PHONY: repro audit check check-code check-tests test test-range lab paper distillation lessons docs stages readme scm
+.PHONY: repro audit check check-code check-tests test test-range lab paper distillation lessons docs stages readme scm kill
 repro: .venv/installed scm
 	$(if $(MANIFEST),python tools/bring.py "$$MANIFEST")
-	dvc repro
+	python tools/repro.py
 	python tools/readme.py
 	@cat results/table2.md
 
 # several seeds, leakage, what each choice is worth, public benchmarks: about an hour; interrupted, it goes on
 audit: .venv/installed scm
-	dvc repro audit/dvc.yaml:report
+	python tools/repro.py audit/dvc.yaml:report
 	python tools/readme.py
 	@cat results/report.md
 
@@ -54,7 +54,7 @@ paper: .venv/installed scm
 
 # sound learns from the pictures of the same clips: models/distilled-audio.safetensors, for weights.audio.source=distilled
 distillation: .venv/installed scm
-	dvc repro audit/dvc.yaml:distillation
+	python tools/repro.py audit/dvc.yaml:distillation
 	@cat results/distillation.md
 
 # runs every component notebook and keeps what it shows
@@ -75,6 +75,12 @@ stages: .venv/installed
 
 readme: .venv/installed
 	python tools/readme.py
+
+# kills runs at random moments and starts two at once, on small corpora, and compares with undisturbed runs: hours
+KILLS = 100
+PAIRS = 20
+kill: .venv/installed
+	python tools/kill.py kills=$(KILLS) pairs=$(PAIRS)
 
 # an archive of the repository has no .git: DVC wants to be told, in a file of its own that git doesn't see
 scm:

@@ -162,7 +162,7 @@ WRONG = {  # command → what its one line says
     "train corpus/manifest.csv --out m --set split.fractions=[0.98,0.01,0.01]": "must leave each part a clip",
     "train corpus/manifest.csv --out m --set fuse=1": "fuse: is unknown",
     "train corpus/manifest.csv --out m --set fusion.C": "SECTION.NAME=VALUE",
-    "train corpus/manifest.csv --out m --set fusion.C=much": "fusion.C: must be a number above 0 to 1,000,000,000, was",
+    "train corpus/manifest.csv --out m --set fusion.C=much": "fusion.C: must be a number from 1e-06 to 1,000, was",
     "train corpus/manifest.csv --out m --set weights.audio.source=sounds.npy": "sounds.npy",
     "train corpus/manifest.csv --out m --set weights.visual.source=imagenet": "mmdisaster weights fetch imagenet",
     "train corpus/manifest.csv --out m --max-failures 2": "--max-failures: must be a share",

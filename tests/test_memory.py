@@ -1,5 +1,7 @@
 """Extraction holds a bounded part of a shard, and computes the same whatever the part."""
 
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -7,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import ROOT, environment
+from media_files import write_media
 
 from mmdisaster.data.store import read_store
 from mmdisaster.static import extractors
@@ -79,3 +83,26 @@ def test_clips_share_a_batch_whatever_is_computed_together(tmp_path, monkeypatch
         assert np.allclose(found.values, np.mean(clips), rtol=2**-11)
     assert report.absent == ["c4"] and [failure["clip_id"] for failure in report.failures] == ["c2", "c7"]
     assert read_store(tmp_path / "store")[0] == ["c0", "c1", "c3", "c4", "c5", "c6", "c8", "c9"]
+
+
+FRAMES = """
+import gc, pathlib, re, sys
+from mmdisaster.media.frames import read_frames
+
+gc.disable()  # what only the collector frees stays
+path, peaks = sys.argv[1], []
+for _ in range(6):
+    read_frames(path, 40, 75)
+    peaks.append(int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) / 1024)
+print(peaks[-1] - peaks[0])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's /proc")
+def test_decoded_frames_are_let_go(tmp_path):
+    """Forty frames of three megabytes per clip: a cycle through each would keep 600 MB of the last five clips."""
+    path = write_media(tmp_path / "a.mp4", "h264", None, 4, (1080, 1920))
+    command = [sys.executable, "-c", FRAMES, str(path)]
+    result = subprocess.run(command, cwd=ROOT, env=environment(ROOT), capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert float(result.stdout) < 60

@@ -35,6 +35,7 @@ NOTEBOOKS = docs.notebooks()  # module → component notebook, in reading order
 PLACE = {module: number for number, module in enumerate(NOTEBOOKS)}
 ROOMS = [  # from low to high: what a room imports stands before it; rooms in one row don't know each other
     {"core"},
+    {"runs"},
     {"paper"},
     {"settings"},
     {"devices"},

@@ -161,8 +161,10 @@ def test_nothing_of_the_user_reaches_a_stage(project, user):
     assert (project / "word.txt").read_text(encoding="utf-8") == "洪水"
 
 
-def test_a_terminated_stage_takes_its_kernel_along(project):
-    waiting = "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(60)"
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_stage_takes_its_kernel_along(project, number):
+    """What a SIGKILL leaves goes with the next run."""
+    waiting = "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(0 if os.path.exists('go') else 60)"
     write_stage(project, "double", PARAMETERS, waiting)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, project / "tools" / "stage.py", "double"], cwd=project, env=environment)
@@ -171,9 +173,28 @@ def test_a_terminated_stage_takes_its_kernel_along(project):
         assert time.time() < deadline
         time.sleep(0.1)
     kernel = psutil.Process(int((project / "pid").read_text()))
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     assert process.wait(timeout=30) != 0
     while kernel.is_running() and kernel.status() != psutil.STATUS_ZOMBIE:
         assert time.time() < deadline + 30, "the notebook's kernel is still running"
         time.sleep(0.1)
-    assert list((project / "reports").iterdir()) == []
+    left = list((project / "reports").iterdir())
+    assert bool(left) == (number == signal.SIGKILL)
+    if left:
+        (project / "go").touch()
+        assert run(project, "double").returncode == 0
+        assert [path.name for path in (project / "reports").iterdir()] == ["double.ipynb"]
+
+
+def test_a_stage_ends_with_the_program_that_runs_it_for_dvc(project):
+    write_stage(project, "double", PARAMETERS, "import os, time\nopen('pid', 'w').write('here')\ntime.sleep(60)")
+    program = f"import subprocess, sys\nsubprocess.run([{sys.executable!r}, 'tools/stage.py', 'double'])"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DVC_STAGE": "double"}
+    parent = subprocess.Popen([sys.executable, "-c", program], cwd=project, env=environment, stderr=subprocess.PIPE)
+    deadline = time.time() + 60
+    while not (project / "pid").exists():
+        assert time.time() < deadline
+        time.sleep(0.1)
+    parent.kill()
+    parent.stderr.read()  # until nobody has it open any more
+    assert time.time() < deadline and list((project / "reports").iterdir()) == []

@@ -3,7 +3,8 @@
 Before any work params.yaml is read and checked as a whole: exit status 2 with everything that is wrong with it. The
 notebook reads its settings there itself and receives the name=value pairs of the stage's matrix. The executed notebook
 goes to reports/STAGE[-value].ipynb, normalised: equal runs give equal bytes. When a cell fails, its traceback is
-printed, nothing is written there, and the exit status is 1. Progress is shown on standard error, unless --quiet.
+printed, nothing is written there, and the exit status is 1. Progress is shown on standard error, unless --quiet. The
+kernel ends with the launcher, and the launcher with DVC, however those end; a second launcher of one stage waits.
 """
 
 import ast
@@ -11,7 +12,6 @@ import os
 import signal
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 # What whoever runs a stage may have set, and what would reach its notebook or change what it prints: other kernels,
 # start-up code, warnings as errors, checks switched off, figure settings, widths and colours.
@@ -25,19 +25,31 @@ if __name__ == "__main__" and (not sys.flags.utf8_mode or os.environ.keys() & se
     kept = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     os.execve(sys.executable, [sys.executable, *sys.argv], kept | OWN)  # the same process, begun again
 
+from mmdisaster.runs import clear_leftovers, end_with_parent, held, scratch_folder  # noqa: E402
+
+if "DVC_STAGE" in os.environ:
+    end_with_parent(os.getppid())  # before anything that takes time
+
 # nbformat validates through jsonschema, which loads a checker of internationalised addresses where there is one: 2.5 s
 # to build its grammar, for a format that notebooks don't use. Where there is none, jsonschema does without.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 import nbformat  # noqa: E402
 
-from mmdisaster.settings.reading import SettingsError, read_settings  # noqa: E402
+from mmdisaster.core import atomic_path  # noqa: E402
+from mmdisaster.settings import Settings  # noqa: E402
+from mmdisaster.settings.reading import SettingsError, read_settings, read_values  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ROOT / "nbs" / "stages"
 PARAMS = "params"  # the line of the parameters cell that names the file of settings
 # Errors that say what to do: their message alone is printed, without a traceback.
 SAYS_ALL = {"SettingsError", "ManifestError", "ExtractionError", "MediaError", "WeightsError", "ModelError"}
+SAYS_ALL |= {"StoreError", "ChildProcessError"}
+
+
+# Stages that run trials, or read them.
+OF_TRIALS = {"trials", "comparison", "leakage", "sensitivity", "variants", "static", "distillation"}
 
 
 class StageError(Exception):
@@ -70,6 +82,37 @@ def check_names(given: dict[str, str], wanted: dict) -> None:
     for name in names:
         if name not in given:
             raise StageError(f"{name!r} is missing, as in {name}={wanted[name]}")
+
+
+def check_here(stage: str, variant: dict[str, str], settings: Settings) -> None:
+    """Refuse settings that ask for what this project or this machine hasn't, before the first stage."""
+    if len(settings.modalities) < 3:
+        raise StageError(f"modalities must be visual, audio and text, which Table II needs, was {settings.modalities}")
+    named = {settings.weights.visual.source, settings.weights.audio.source, settings.glove.source}
+    on = {settings.features.visual.device, settings.features.audio.device, settings.temporal.device}
+    if not named <= {"random", "trained"} or on != {"cpu"} or settings.corpus.manifest != "simulated":
+        from mmdisaster.model.training import check_sources  # takes seconds
+
+        check_sources(settings, ROOT)
+    if "variant" in variant and variant["variant"] not in (known := getattr(settings, stage, {})):
+        raise StageError(f"variant must be one of {', '.join(known)}, was {variant['variant']!r}; run `make stages`")
+    check_trials(stage, settings)
+
+
+def check_trials(stage: str, settings: Settings) -> None:
+    """Refuse seeds that no trial is run with, and lessons that these clips can't give."""
+    graph, seeds = ROOT / "audit" / "dvc.yaml", list(settings.comparison.seeds)
+    if stage in OF_TRIALS and graph.is_file():
+        run = read_values(graph)["stages"]["trials"]["matrix"]["seed"]
+        if run != seeds:
+            raise StageError(f"comparison.seeds must be those of audit/dvc.yaml, {run}, was {seeds}; change both")
+    lessons, train = settings.distillation, round(settings.split.fractions[0] * settings.corpus.clips)
+    if stage != "distillation":
+        return
+    if lessons.seeds[0] != settings.split.seed:
+        raise StageError(f"distillation.seeds must begin with split.seed, {settings.split.seed}, was {lessons.seeds}")
+    if settings.corpus.manifest == "simulated" and lessons.k > train:
+        raise StageError(f"distillation.k must be at most the training clips, {train}, was {lessons.k}")
 
 
 def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -114,25 +157,24 @@ def run_stage(stage: str, variant: dict[str, str], quiet: bool = False) -> Path:
     notebook = nbformat.read(template, as_version=4)
     parameters = read_parameters(notebook, template.name)
     check_names(variant, parameters)
-    read_settings(parameters[PARAMS])
+    check_here(stage, variant, read_settings(parameters[PARAMS]))
 
     import papermill  # after the checks: it takes a second
 
     report = ROOT / "reports" / f"{'-'.join([stage, *variant.values()])}.ipynb"
     report.parent.mkdir(exist_ok=True)
-    raw = report.with_name(f".{report.stem}.{os.getpid()}.tmp.ipynb")
-    try:
-        with TemporaryDirectory() as folder:
-            use_own_kernel(folder)
-            papermill.execute_notebook(
-                template, raw, variant, kernel_name="python3", cwd=ROOT, progress_bar=False,
-                stdout_file=sys.stdout, stderr_file=None if quiet else sys.stderr,
-                extra_arguments=["--log-level=ERROR"],
-            )  # fmt: skip
-        nbformat.write(normalise(nbformat.read(raw, as_version=4)), raw)
-        os.replace(raw, report)
-    finally:
-        raw.unlink(missing_ok=True)
+    with held(report.with_name(f".{report.stem}.run.lock"), f"stage {report.stem}"), scratch_folder(report) as folder:
+        for name in ("data", "models", "reports", "results"):
+            clear_leftovers(ROOT / name)
+        use_own_kernel(str(folder / "jupyter"))
+        raw, ending = folder / "raw.ipynb", f"__import__('mmdisaster.runs').runs.end_with_parent({os.getpid()}, 9)"
+        papermill.execute_notebook(
+            template, raw, variant, kernel_name="python3", cwd=ROOT, progress_bar=False,
+            stdout_file=sys.stdout, stderr_file=None if quiet else sys.stderr,
+            extra_arguments=["--log-level=CRITICAL", f"--IPKernelApp.exec_lines={ending}"],
+        )  # fmt: skip
+        with atomic_path(report) as temporary:
+            nbformat.write(normalise(nbformat.read(raw, as_version=4)), temporary)
     return report
 
 
@@ -153,6 +195,9 @@ def main(arguments: list[str]) -> int:
     except StageError as error:
         print(f"stage {stage}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"stage {' '.join(words)}: interrupted", file=sys.stderr)
+        return 130
     except Exception as error:
         if type(error).__name__ != "PapermillExecutionError":
             raise

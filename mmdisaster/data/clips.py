@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from .checks import NO_ROWS, check_rows, text_fault
+from .checks import NO_ROWS, check_rows, spelt, text_fault
 from .manifest import ManifestError
 from .tables import Problem, read_table
 
@@ -53,7 +53,8 @@ def _checked(table: pd.DataFrame | Problem, folder: Path) -> tuple[list[Clip], l
     clips = []
     for row in [] if problems else rows:
         start, end = (None if math.isnan(row[name]) else row[name] for name in ("start", "end"))
-        clips.append(Clip(folder / row["media"] if row["media"] else "", row["text"], start, end))
+        media = folder / spelt(row["media"], folder) if row["media"] else ""
+        clips.append(Clip(media, row["text"], start, end))
     return clips, problems
 
 # %% ../../nbs/3_data/12_clips.ipynb #c037

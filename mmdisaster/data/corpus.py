@@ -33,10 +33,18 @@ def read_corpus(
     concepts, media = load_json(folder / "concepts.json"), folder / load_json(folder / "corpus.json").get("media", ".")
     return Corpus(read_manifest(folder / "manifest.csv", concepts, media), concepts, media)
 
+# %% ../../nbs/3_data/02_corpus.ipynb #01-062cw
+def _digest_one(path: Path) -> str:
+    "SHA-256 of a file, or why it can't be read: that is one clip's failure, which extraction counts."
+    try:
+        return digest_file(path)
+    except OSError as error:
+        return error.strerror or type(error).__name__
+
 # %% ../../nbs/3_data/02_corpus.ipynb #01-062cx
 def _digest_media(manifest: pd.DataFrame, folder: Path) -> str:
     "SHA-256 over the names and the content of all the files that a manifest names."
-    return digest_json([[name, digest_file(folder / name)] for name in sorted({*manifest["media"]} - {""})])
+    return digest_json([[name, _digest_one(folder / name)] for name in sorted({*manifest["media"]} - {""})])
 
 # %% ../../nbs/3_data/02_corpus.ipynb #01-062dx
 def save_corpus(

@@ -21,9 +21,8 @@ def label_matrix(
     concepts: list[str],  # the concepts C, in order
 ) -> np.ndarray:  # (clips, concepts) uint8, 1 where the clip has the concept
     "The ground truth L of Algorithm 1."
-    return np.array(
-        [[concept in labels.split("|") for concept in concepts] for labels in manifest["labels"]], dtype=np.uint8
-    )
+    named = [set(labels.split("|")) for labels in manifest["labels"]]
+    return np.array([[concept in names for concept in concepts] for names in named], dtype=np.uint8)
 
 # %% ../../nbs/3_data/03_labels.ipynb #15-011c
 def check_labels(

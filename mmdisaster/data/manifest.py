@@ -7,26 +7,45 @@ __all__ = ['REQUIRED', 'OPTIONAL', 'check_manifest', 'ManifestError', 'read_mani
 
 # %% ../../nbs/3_data/01_manifest.ipynb #01-004
 from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from .checks import NO_ROWS, check_rows, label_problem, media_fault
+from .checks import NO_ROWS, check_rows, label_problem, media_fault, media_hint, spelt
 from .tables import Problem, read_table
-from ..settings.sections import check_concepts
+from ..settings.sections import MOST_CONCEPTS, check_concepts
 
 # %% ../../nbs/3_data/01_manifest.ipynb #01-008
-REQUIRED = ["clip_id", "video_id", "media", "text", "labels"]
-OPTIONAL = ["start", "end"]
+REQUIRED = ["clip_id", "media", "labels"]
+OPTIONAL = ["video_id", "text", "start", "end"]
 
 # %% ../../nbs/3_data/01_manifest.ipynb #01-013
-def _own_problems(number: int, row: dict[str, Any], folder: Path, concepts: list[str] | None) -> list[Problem]:
-    "Problems of a row in what only a manifest must hold."
+@dataclass(frozen=True)
+class _Named:
+    "What a `media` cell names."
+
+    name: str  # as the file system spells it
+    fault: str | None  # what it must be where it isn't
+    hint: str  # how to mend it
+
+    @classmethod
+    def of(cls, value: str, folder: Path) -> "_Named":
+        name = spelt(value, folder)
+        fault = media_fault(name, folder)
+        return cls(name, fault, media_hint(name, folder) if fault else "")
+
+# %% ../../nbs/3_data/01_manifest.ipynb #c000
+def _own_problems(number: int, row: dict[str, Any], media: _Named, concepts: Collection[str] | None) -> list[Problem]:
+    "Problems of a row in what only a manifest must hold; `media` becomes the name that the file has, in place."
     named = {"clip_id": "must name the clip", "video_id": "must name the source video"}
     found = [Problem(number, name, "", expected) for name, expected in named.items() if not row[name]]
-    if expected := media_fault(row["media"], folder):
-        found.append(Problem(number, "media", row["media"], expected))
+    if media.fault:
+        found.append(Problem(number, "media", row["media"], media.fault, media.hint))
+    row["media"] = media.name
     labels = label_problem(number, row["labels"], concepts)
     return [*found, labels] if labels else found
 
@@ -41,6 +60,17 @@ def _repeated(rows: list[dict[str, Any]]) -> list[Problem]:
             found.append(Problem(number, "clip_id", row["clip_id"], expected))
     return found
 
+# %% ../../nbs/3_data/01_manifest.ipynb #c014e
+def _too_many(
+    rows: list[dict[str, Any]],  # of a table
+) -> list[Problem]:
+    "The problem of labels that name more concepts than settings can hold."
+    names = {name for row in rows for name in row["labels"].split("|")}
+    if len(names) <= MOST_CONCEPTS:
+        return []
+    expected = f"must name {MOST_CONCEPTS:,} different concepts at most, names {len(names):,}"
+    return [Problem(None, "labels", None, expected)]
+
 # %% ../../nbs/3_data/01_manifest.ipynb #01-047
 def check_manifest(
     path: str | Path,  # CSV or Parquet file
@@ -51,11 +81,21 @@ def check_manifest(
     place = Path(path).parent if folder is None else Path(folder)
     if concepts is not None:
         check_concepts(concepts)
-    table = read_table(path)
-    rows, problems = check_rows(table, REQUIRED, OPTIONAL, lambda i, row: _own_problems(i, row, place, concepts))
+    table, known = read_table(path), None if concepts is None else dict.fromkeys(concepts)
+    unnamed = isinstance(table, pd.DataFrame) and all(str(name).strip() != "video_id" for name in table.columns)
+    look = lru_cache(maxsize=None)(lambda value: _Named.of(value, place))  # a file has many clips
+
+    def check(number: int, row: dict[str, Any]) -> list[Problem]:
+        media = look(row["media"])
+        if unnamed:  # clips of one file are of one video
+            row["video_id"] = media.name or row["clip_id"]
+        return _own_problems(number, row, media, known)
+
+    rows, problems = check_rows(table, REQUIRED, OPTIONAL, check)
     if not rows:
         return pd.DataFrame(columns=REQUIRED + OPTIONAL), problems or [NO_ROWS]
-    problems = sorted([*problems, *_repeated(rows)], key=lambda problem: problem.row or 0)
+    problems += [*_repeated(rows), *([] if concepts else _too_many(rows))]
+    problems = sorted(problems, key=lambda problem: problem.row or 0)
     return pd.DataFrame(rows).astype({"start": float, "end": float}), problems
 
 # %% ../../nbs/3_data/01_manifest.ipynb #01-034

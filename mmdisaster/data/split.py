@@ -15,7 +15,7 @@ import numpy as np
 from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 
 from ..core import atomic_path
-from ..settings.reading import check_section
+from ..settings.reading import SettingsError, check_section
 from ..settings.sections import Split as SplitSettings
 
 # %% ../../nbs/3_data/04_split.ipynb #02-008
@@ -72,18 +72,20 @@ def split_clips(
     "Split clips into training, validation and test so that concepts keep their proportions."
     check_section(SplitSettings, {"by": by, "fractions": fractions, "seed": seed}, "split_clips")
     if len(Y) < FEWEST:
-        raise ValueError(f"Y must have at least {FEWEST} clips to split three ways, had {len(Y)}")
+        raise SettingsError("split", [f"must have {FEWEST} clips or more to split three ways, had {len(Y)}"])
     if by == "clip":
         held_out = [round(fraction * len(Y)) for fraction in fractions[1:]]
         if min(sizes := [len(Y) - sum(held_out), *held_out]) < 1:
-            raise ValueError(f"fractions must leave each part a clip of {len(Y)}, was {tuple(fractions)}")
+            raise SettingsError("split", [f"fractions must leave each part a clip of {len(Y)}, was {tuple(fractions)}"])
         return _by_clip(np.asarray(Y), sizes, seed)
     videos = 0 if groups is None else len(np.unique(groups))
     if videos < len(PARTS):
-        raise ValueError(f"clips must come from {len(PARTS)} videos or more to be split by video, came from {videos}")
+        expected = f"clips must come from {len(PARTS)} videos or more to be split by video"
+        raise SettingsError("split", [f"{expected}, came from {videos}"])
     parts = _by_video(np.asarray(Y), np.asarray(groups), np.asarray(fractions), seed)
     if lacking := ", ".join(sorted(set(PARTS) - set(parts))):
-        raise ValueError(f"fractions must leave each part one of {videos} videos, left none for {lacking}")
+        expected = f"fractions must leave each part one of {videos} videos"
+        raise SettingsError("split", [f"{expected}, left none for {lacking}"])
     return parts
 
 # %% ../../nbs/3_data/04_split.ipynb #02-026

@@ -12,19 +12,21 @@ from typing import Any
 
 import av
 import numpy as np
-from av.container import InputContainer
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from .containers import Crop
 from mmdisaster.media.files import (
+    MEDIA_LIMITS,
     MediaError,
-    check_whole,
-    choose_track,
-    clip_window,
-    clock_start,
-    durations,
+    OpenMedia,
+    check_size,
+    filtered,
     open_media,
     orientation,
+    prepare,
 )
+from .survey import part_of
+from ..settings.sections import Media
 
 # %% ../../nbs/3_data/07_frames.ipynb #c049
 def _midpoints(start: float, end: float, n: int) -> np.ndarray:
@@ -32,28 +34,29 @@ def _midpoints(start: float, end: float, n: int) -> np.ndarray:
     return start + (np.arange(n) + 0.5) * (end - start) / n
 
 # %% ../../nbs/3_data/07_frames.ipynb #c053
-def _decoded(container: InputContainer, stream: Any, begin: float, time: float | None = None) -> Iterator[Any]:
+def _decoded(media: OpenMedia, stream: Any, time: float | None = None) -> Iterator[tuple[float, Any]]:
     "Frames with their time, from the key frame before `time` on (a second earlier, as frames may be out of order)."
     if time is not None:
-        container.seek(max(round((begin + time - 1) / stream.time_base), 0), stream=stream)
-    for frame in container.decode(stream):
-        stamp = frame.dts if frame.pts is None else frame.pts
-        if stamp is not None:
-            yield float(stamp * stream.time_base) - begin, frame
+        media.seek(time - 1, stream)
+    for packet in media.packets(stream):
+        for frame in media.decode(packet):
+            stamp = frame.dts if frame.pts is None else frame.pts
+            if stamp is not None:
+                check_size(media.path, frame, media.limits)
+                yield float(stamp * stream.time_base) - media.begin, frame
 
 # %% ../../nbs/3_data/07_frames.ipynb #c057
-def _frames_at(container: InputContainer, stream: Any, times: np.ndarray, far: float = 10.0) -> Iterator[Any]:
+def _frames_at(media: OpenMedia, stream: Any, times: np.ndarray, far: float = 10.0) -> Iterator[tuple[float, Any]]:
     "Time and frame shown at each of the increasing `times` (seconds); jumps where the next one is `far` away."
-    begin = clock_start(container)
-    frames = _decoded(container, stream, begin)
+    frames = _decoded(media, stream)
     shown, coming = None, next(frames, None)
     for wanted in times:
         if coming is not None and wanted - coming[0] > far:
-            here, frames = coming[0], _decoded(container, stream, begin, wanted)
+            here, frames = coming[0], _decoded(media, stream, wanted)
             coming = next(frames, None)
             far = np.inf if coming is None or coming[0] <= here or coming[0] > wanted else far
             if coming is None or coming[0] > wanted:  # the container's index is wrong
-                frames = _decoded(container, stream, begin, 0.0)
+                frames = _decoded(media, stream, 0.0)
                 coming = next(frames, None)
         while coming is not None and coming[0] <= wanted + 1e-6:
             shown, coming = coming, next(frames, None)
@@ -68,15 +71,35 @@ def _upright(picture: np.ndarray, swapped: bool, mirrored: bool, flipped: bool) 
     turned = picture.swapaxes(0, 1) if swapped else picture
     return turned[:: -1 if flipped else 1, :: -1 if mirrored else 1]
 
+# %% ../../nbs/3_data/07_frames.ipynb #c000
+def _shown(frame: av.VideoFrame, crop: Crop) -> tuple[av.VideoFrame, int, int]:
+    "A frame at one moment, without hidden borders, and the height and width in pixels at which it is shown."
+    left, top, right, bottom = crop
+    width, height = frame.width - left - right, frame.height - top - bottom
+    filters = [("crop", f"{width}:{height}:{left}:{top}:exact=1")] if any(crop) else []
+    if frame.interlaced_frame and frame.height > 1:
+        filters.insert(0, ("field", "top"))
+        filters[1:] = [("crop", f"{width}:{height // 2}:{left}:{top // 2}")] if any(crop) else []
+    return filtered(frame, *filters) if filters else frame, height, width
+
 # %% ../../nbs/3_data/07_frames.ipynb #c066
-def _small(frame: av.VideoFrame, size: tuple[int, int] | None, reformatter: VideoReformatter) -> np.ndarray:
-    "A frame as RGB, upright, squeezed to `size`."
-    turn = orientation(frame)
-    height, width = size or (frame.height, frame.width)
-    if size and turn[0]:
-        height, width = width, height
-    small = reformatter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.AREA, threads=1)
-    return _upright(small.to_ndarray(), *turn)
+class _Shrinker:
+    "Makes frames of one video small."
+
+    def __init__(self, size: tuple[int, int] | None, crop: Crop):  # height and width, None: as they are; hidden borders
+        self.size, self.crop, self.reformatter = size, crop, VideoReformatter()
+        self.turned: tuple[int, tuple[bool, bool, bool]] | None = None  # rotation in degrees, and what it means
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        "A frame as RGB, upright, squeezed to `size`."
+        if self.turned is None or self.turned[0] != frame.rotation:
+            self.turned = frame.rotation, orientation(frame)
+        turn, (shown, *whole) = self.turned[1], _shown(frame, self.crop)
+        height, width = (self.size[::-1] if turn[0] else self.size) if self.size else whole
+        small = self.reformatter.reformat(shown, width, height, "rgb24", interpolation=Interpolation.AREA, threads=1)
+        upright = _upright(small.to_ndarray(), *turn)
+        self.size = self.size or upright.shape[:2]  # of the first one, if frames differ
+        return upright
 
 # %% ../../nbs/3_data/07_frames.ipynb #c069
 def read_frames(
@@ -85,21 +108,27 @@ def read_frames(
     size: int | tuple[int, int] | None = None,  # (height, width), one number for a square, None: as in the file
     start: float | None = None,  # seconds from the beginning of the file; None: its beginning
     end: float | None = None,  # seconds; None, or later than the media: its end
+    limits: Media = MEDIA_LIMITS,  # what decoding may take
 ) -> np.ndarray:  # uint8 (n_frames, height, width, 3), RGB
     "Read evenly spaced frames, turned upright, squeezed (not cropped) to `size`."
-    size, reformatter = (size, size) if isinstance(size, int) else size, VideoReformatter()
-    pictures: list[np.ndarray] = []
-    with open_media(path) as container:
-        stream = choose_track(path, container, "video")
-        times = _midpoints(*clip_window(path, "video", durations(container, stream), start, end), n_frames)
-        shown, last = -np.inf, None
-        for at, frame in _frames_at(container, stream, times):
+    size = (size, size) if isinstance(size, int) else size
+    track, window = part_of(path, "video", start, end, limits)
+    _check_memory(path, n_frames, size or (track.height, track.width), limits)
+    pictures, small, last = list[np.ndarray](), _Shrinker(size, track.crop), None
+    with open_media(path, limits) as media:
+        stream = prepare(media, media.container.streams[track.index])
+        far = 10.0 if track.seekable else np.inf
+        for _, frame in _frames_at(media, stream, _midpoints(*window, n_frames), far):
             if frame is not last:
-                picture, shown, last = _small(frame, size, reformatter), at, frame
-                size = size or picture.shape[:2]
+                picture, last = small(frame), frame
             pictures.append(picture)
-        if shown < times[-1] - 1:
-            check_whole(path, container)
     if not pictures:
         raise MediaError(path, "not one frame could be decoded")
     return np.stack(pictures)
+
+
+def _check_memory(path: str | Path, n_frames: int, size: tuple[int, int], limits: Media) -> None:
+    "Raise `MediaError` where frames would take more memory than they may."
+    needed = n_frames * size[0] * size[1] * 3
+    if needed > limits.memory:
+        raise MediaError(path, f"its frames would take {needed:,} bytes, allowed are {limits.memory:,} (media.memory)")

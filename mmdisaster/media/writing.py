@@ -69,12 +69,13 @@ def write_clip(
     waveform: np.ndarray | None,  # float32 (samples,) in [-1, 1], mono; None: a clip without sound
     frame_rate: int = 10,  # frames per second
     sample_rate: int = 22050,  # samples per second
+    durable: bool = True,  # flush it to the disk; False: the caller flushes many at once
 ) -> Path:  # `path`
     "Write a short clip as H.264 and AAC in an MP4 file; equal input gives equal bytes."
     if fault := _clip_fault(frames, waveform):
         raise ValueError(fault)
     with (
-        atomic_path(path) as temporary,
+        atomic_path(path, durable) as temporary,
         av.open(str(temporary), "w", format="mp4", options={"fflags": "+bitexact"}) as container,
     ):
         height, width = frames.shape[1:3]

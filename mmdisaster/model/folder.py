@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
-from ..core import atomic_path, digest_file, digest_json, save_json
+from ..core import atomic_path, digest_file, digest_json, restore, save_json
 from ..devices import pick_device
 from ..fusion.algorithm1 import Algorithm1
 from ..fusion.saved import load_algorithm1, save_algorithm1
@@ -231,6 +231,7 @@ def load_model(
     "Read a model and execute nothing; raises `ModelError` that names a file and what is wrong with it."
     pick_device(device)
     folder = Path(folder)
+    restore(folder)
     about = read_description(folder)
     _check_files(folder, about.files)
     settings, concepts = on_device(about.settings, device), len(about.concepts)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from ..data.clips import Clip
 from ..data.sequences import Sequences
 from ..data.store import read_store
 from ..fusion.algorithm1 import Algorithm1, join_features
+from ..runs import temporary_folder
 from ..settings.tree import Settings
 from ..static.extraction import Extractor, extract
 from ..static.extractors import make_extractor
@@ -143,7 +143,7 @@ class Model:
         if modality not in self._extractors:
             path, section = Path(self.weights[modality]), getattr(self.settings.features, modality)
             check_weights(path, self.digests[modality])
-            make = lambda path: make_extractor(modality, path, section)  # noqa: E731
+            make = lambda path: make_extractor(modality, path, section, self.settings.media)  # noqa: E731
             self._extractors[modality] = read_file(path.parent, path.name, make)
         return self._extractors[modality]
 
@@ -240,8 +240,8 @@ def predict_clips(
     "Score clips, as `Model.predict` says."
     if not clips:
         return []
-    with TemporaryDirectory() as folder:
-        read = _read_features(model, _table(clips), Path(folder), verbose)
+    with temporary_folder() as folder:
+        read = _read_features(model, _table(clips), folder, verbose)
     if len(read.failures) > max_failures * len(clips) + 1e-9:  # 0.29 of 100 is 28.999999999999996
         failed = [(clips[int(i)].media or "clip", read.failures[i]) for i in sorted(read.failures, key=int)]
         raise ValueError("; ".join(f"{media}: {reason}" for media, reason in failed))

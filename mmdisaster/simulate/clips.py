@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from ..core import atomic_path, derive_seed, progress
+from ..core import atomic_path, derive_seed, flush, make_folder, progress
 from ..media.writing import write_clip
 from ..paper.tables import PAPER_TABLE_ONE
+from ..runs import end_with_parent, workers_may_die
 from ..settings.sections import Corpus
 from .evidence import CONCEPTS, check_simulated
 from .scenes import simulate_frames
@@ -171,7 +172,8 @@ def _write_clip(settings: SimulationSettings, folder: Path, job: tuple[str, dict
     "Simulate and write one clip."
     clip_id, present = job
     frames, sound = simulate_clip(present, clip_id, settings)
-    write_clip(folder / "media" / f"{clip_id}.mp4", frames, sound, settings.frame_rate, settings.sample_rate)
+    path = folder / "media" / f"{clip_id}.mp4"
+    write_clip(path, frames, sound, settings.frame_rate, settings.sample_rate, durable=False)
 
 # %% ../../nbs/3_data/simulated/06_clips.ipynb #07-030bx
 def _each(
@@ -189,7 +191,8 @@ def _each(
             work(job)
         return
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    pool = ProcessPoolExecutor(workers, context, initializer=end_with_parent, initargs=(os.getpid(),))
+    with workers_may_die(name), pool:
         for _ in progress(pool.map(work, jobs, chunksize=4), name, total=len(jobs), verbose=verbose):
             pass
 
@@ -206,9 +209,9 @@ def _texts(settings: SimulationSettings, names: list[str], video: np.ndarray, Y:
 def _clear(folder: Path, prefix: str) -> None:
     "Remove what an earlier or interrupted run left: the manifest first, then this corpus's clips."
     (folder / "manifest.csv").unlink(missing_ok=True)
-    for old in [*folder.glob(f"media/{prefix}-*.mp4"), *folder.glob(f"media/.{prefix}-*.tmp.mp4")]:
+    for old in [*folder.glob(f"media/{prefix}-*.mp4"), *folder.glob(f"media/.{prefix}-*")]:
         old.unlink()
-    (folder / "media").mkdir(parents=True, exist_ok=True)
+    make_folder(folder / "media")
 
 # %% ../../nbs/3_data/simulated/06_clips.ipynb #07-032
 def simulate_corpus(
@@ -231,6 +234,7 @@ def simulate_corpus(
         for name, row in zip(ids, Y, strict=True)
     ]
     _each(partial(_write_clip, settings, folder), jobs, workers, f"simulating {settings.clips} clips", verbose)
+    flush(folder / "media")
     with atomic_path(folder / "manifest.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["clip_id", "video_id", "media", "text", "labels"])

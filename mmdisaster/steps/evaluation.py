@@ -12,9 +12,10 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from ..core import load_json, load_provenance
+from ..core import load_provenance
 from ..data.split import PARTS
 from ..data.split import Split as Parts
+from ..data.store import load_index
 from ..evaluation.rows import evaluate
 from ..settings.sections import Evaluate
 
@@ -56,7 +57,7 @@ def gather_provenance(
     weights: Mapping[str, Path],  # modality → its file of weights
 ) -> Provenance:
     "Gather what numbers rest on, from the files of the steps before."
-    index = {modality: load_json(store / "index.json") for modality, store in stores.items()}
+    index = {modality: load_index(store) for modality, store in stores.items()}
     kept = set(split.clip_ids)
     return {
         "corpus": dict(corpus),

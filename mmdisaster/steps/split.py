@@ -13,6 +13,7 @@ import pandas as pd
 from ..data.labels import label_matrix
 from ..data.split import PARTS, split_clips
 from ..data.split import Split as Parts
+from ..settings.reading import SettingsError
 from ..settings.sections import Split
 
 # %% ../../nbs/4_experiment/12_split.ipynb #b-005
@@ -31,9 +32,9 @@ def drop_clips(
     split: Parts,  # of all clips
     clip_ids: Collection[str],  # clips that could not be read
 ) -> Parts:
-    "The same parts without some clips; raises `ValueError` where a part is left without any."
+    "The same parts without some clips; raises `SettingsError` where a part is left without any."
     left = split.without(clip_ids)
     for part in PARTS:
         if not len(left.rows(part)):
-            raise ValueError(f"split: must have {part} clips, none of them could be read")
+            raise SettingsError("split", [f"must have {part} clips, none of them could be read"])
     return left

@@ -6,13 +6,15 @@
 __all__ = ['get_weights', 'extract_features', 'embed_texts']
 
 # %% ../../nbs/4_experiment/14_static.ipynb #d-003
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
 from ..data.sequences import Sequences, concatenate
 from ..data.store import STORED
-from ..settings.sections import AudioWeights, Features, TextFeatures, VisualWeights
+from ..media.files import MEDIA_LIMITS
+from ..settings.sections import AudioWeights, Features, Media, TextFeatures, VisualWeights
 from ..static.extraction import Report, extract
 from ..static.extractors import TextExtractor, make_extractor, make_weights
 from ..weights.published import pinned_weights
@@ -37,12 +39,14 @@ def extract_features(
     weights: str | Path,  # file of the static network's weights, or of word vectors
     settings: Features,  # section `features`
     store: str | Path,  # folder to fill
+    limits: Media = MEDIA_LIMITS,  # section `media`: what decoding may take
     verbose: bool = False,  # show progress on standard error
+    others: Iterable[Path] = (),  # stores that may hold some of the features already
 ) -> Report:
     "Extract the static features of one modality; raises `ExtractionError` where too many clips can't be read."
     section = getattr(settings, modality)
-    extractor, most = make_extractor(modality, weights, section), getattr(section, "max_failures", 0.0)
-    return extract(manifest, media, extractor, store, max_failures=most, verbose=verbose)
+    extractor, most = make_extractor(modality, weights, section, limits), getattr(section, "max_failures", 0.0)
+    return extract(manifest, media, extractor, store, max_failures=most, verbose=verbose, others=others)
 
 # %% ../../nbs/4_experiment/14_static.ipynb #d-008
 def embed_texts(

@@ -22,6 +22,7 @@ from ..data.split import Split, read_split, save_split
 from ..data.store import STORED
 from ..evaluation.metrics import score_row
 from ..paper.tables import APPROACHES
+from ..runs import in_worker, workers_may_die
 from ..settings.reading import check_section
 from ..settings.tree import Settings
 from ..steps.baselines import Scored, score_baseline
@@ -132,14 +133,14 @@ def run_trial(
     words = known.words if known and same_words else _word_features(manifest, split, settings, models)
     static = {**static, "text": words}
     temporal, scored = (dict(known.temporal), dict(known.scored)) if known else ({}, {})
-    with Parallel(n_jobs) as parallel:
+    with workers_may_die("a trial"), Parallel(n_jobs) as parallel:
         order = [modality for modality in ("text", "visual", "audio") if modality in stale]  # longest first
-        learn = delayed(_temporal_features)
+        learn = delayed(in_worker(_temporal_features))
         temporal |= zip(order, parallel(learn(name, static[name], split, settings) for name in order))
         again = [
             name for name in reversed(rows) if stale or ("fusion" if name == "proposed" else "baseline") in differs
         ]
-        score = delayed(_score)
+        score = delayed(in_worker(_score))
         scored |= zip(again, parallel(score(name, static, temporal, split, settings) for name in again))
     return Trial(settings, split, words, temporal, {name: scored[name] for name in rows})
 
