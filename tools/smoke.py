@@ -13,9 +13,9 @@ from tempfile import TemporaryDirectory
 
 from mmdisaster.core import load_json
 from mmdisaster.data.clips import Clip
-from mmdisaster.media.files import probe
 from mmdisaster.media.frames import read_frames
 from mmdisaster.media.sound import read_waveform
+from mmdisaster.media.survey import probe
 from mmdisaster.model.folder import load_model, save_model
 from mmdisaster.model.training import train
 from mmdisaster.simulate.clips import SimulationSettings, simulate_corpus
