@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from datetime import timedelta
 from io import BytesIO
-from zipfile import ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.preprocessing import StandardScaler
 
-from mmdisaster.core import digest_file, digest_json, load_arrays, load_json, save_arrays, save_json
+from mmdisaster.core import digest_file, digest_json, load_arrays, load_json, load_provenance, save_arrays, save_json
 from mmdisaster.data.clips import Clip, read_clips
 from mmdisaster.data.manifest import read_manifest
 from mmdisaster.data.sequences import Sequences
@@ -570,6 +570,7 @@ FORGERIES = {  # file → ways to forge it that its digest doesn't show, and wha
     "svc shorter": ("algorithm1.skops", forged_svc("_dual_coef_", lambda a: a[:, :1].copy()), "dual_coef_"),
     "svc counts": ("algorithm1.skops", forged_svc("_n_support", lambda a: a + 1000), "n_support_"),
     "svc intercepts": ("algorithm1.skops", forged_svc("_intercept_", lambda a: a[:1]), "intercept_"),
+    "svc nan": ("algorithm1.skops", forged_svc("_intercept_", lambda a: a * np.nan), "must be finite"),
     "svc narrower": ("algorithm1.skops", forged_svc("support_vectors_", lambda a: a[:, :2].copy()), "support_vectors_"),
     "part cut off": ("algorithm1.skops", forged_entry(lambda content: content[:100]), "can't be read"),
     "part empty": ("algorithm1.skops", forged_entry(lambda content: b""), "can't be read"),
@@ -609,6 +610,48 @@ def test_weights_that_are_opened_late_are_named_too(copy, name, monkeypatch):
     (copy / name).unlink()
     with pytest.raises(ModelError, match="can't be read"):
         loaded.predict(Clip(text="water"))
+
+
+def rewritten(change):
+    """Change the arrays of a file of arrays."""
+
+    def rewrite(path):
+        arrays, header = load_file(path), load_provenance(path)
+        path.unlink()
+        save_arrays(path, {name: change(name, array) for name, array in arrays.items()}, header)
+
+    return rewrite
+
+
+def test_a_network_in_double_precision_scores_as_in_single(copy, home, model):
+    for modality in MODALITIES:
+        rewritten(lambda name, array: array.astype(np.float64))(copy / f"temporal-{modality}.safetensors")
+        sign(copy, f"temporal-{modality}.safetensors")
+    clip = clips_of(home)[2]
+    assert load_model(copy).predict(clip)[0].scores == model.predict(clip)[0].scores
+
+
+def test_scores_that_are_no_numbers_are_told(copy, home, model):
+    """Weights that overflow, though each is finite; a network that doesn't gives scores again."""
+    rewritten(lambda name, array: array * np.float32(1e20))(copy / "temporal-audio.safetensors")
+    sign(copy, "temporal-audio.safetensors")
+    forged, clip = load_model(copy), clips_of(home)[2]
+    with pytest.raises(ValueError, match=f"{clip.media}: its scores are not finite numbers"):
+        forged.predict(clip)
+    forged.networks["audio"] = model.networks["audio"]
+    assert forged.predict(clip)[0].scores == model.predict(clip)[0].scores
+
+
+def test_an_archive_that_unpacks_to_more_than_it_holds_is_refused(copy):
+    path, buffer = copy / "algorithm1.skops", BytesIO()
+    with ZipFile(path) as archive, ZipFile(buffer, "w", ZIP_DEFLATED) as packed:
+        for name in archive.namelist():
+            packed.writestr(name, archive.read(name))
+        packed.writestr("9999.npy", bytes(2**26))
+    spoil(path, buffer.getvalue())
+    sign(copy, path.name)
+    with pytest.raises(ModelError, match="algorithm1.skops.*unpacks to .* bytes"):
+        load_model(copy)
 
 
 def test_a_device_that_is_not_there_is_told_before_anything_is_read(tmp_path, monkeypatch):

@@ -11,8 +11,10 @@ from sklearn.exceptions import SkipTestWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, make_scorer
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 
@@ -154,6 +156,20 @@ def test_clips_held_out_by_algorithm_1_teach_nothing(labelled):
     assert len(same.held_out_) == 30 and np.array_equal(other.held_out_, same.held_out_)
     assert np.array_equal(other.scaler_.mean_, same.scaler_.mean_) and np.array_equal(other.ranking_, same.ranking_)
     assert np.array_equal(other.decision_function(X), same.decision_function(X))
+
+
+@pytest.mark.parametrize("concepts", [2, 3])
+def test_cross_validation_treats_the_machine_as_one_vs_rest(concepts, labelled):
+    """One array of scores, a column per concept in the order of Y, from each machine; neither has probabilities."""
+    X, Y = labelled[0].to_numpy(), labelled[1].to_numpy()[:, :concepts]
+    ours, theirs = WeightedPowersetSVC(), OneVsRestClassifier(SVC(kernel="linear"))
+    scores = [cross_val_predict(machine, X, Y, method="decision_function", cv=3) for machine in (ours, theirs)]
+    assert all(type(each) is np.ndarray and each.shape == Y.shape and each.dtype == float for each in scores)
+    assert average_precision_score(Y, scores[0]) > 0.5 and average_precision_score(Y, scores[1]) > 0.5
+    for machine in (ours, theirs):
+        assert not hasattr(clone(machine).fit(X, Y), "predict_proba")
+        with pytest.raises(AttributeError, match="predict_proba"):
+            cross_val_predict(machine, X, Y, method="predict_proba", cv=3)
 
 
 @pytest.mark.parametrize("concepts", [1, 2, 3])

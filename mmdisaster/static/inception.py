@@ -102,7 +102,7 @@ def inception_weights(
     "Get the weights of Inception-V3 from where `weights` says."
     if weights == "random":
         return random_inception(seed, frames, shift)
-    return check_arrays(read_weights(weights), wanted_arrays(_empty_network()), UNUSED)
+    return check_arrays(read_weights(weights), wanted_arrays(_empty_network()), UNUSED, weights)
 
 # %% ../../nbs/2_method/01_inception.ipynb #08-052bx
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16}

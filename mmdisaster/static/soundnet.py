@@ -170,7 +170,7 @@ def soundnet_weights(
         return random_soundnet(seed, waveforms, shift)
     with torch.device("meta"):
         wanted = wanted_arrays(SoundNet())
-    return check_arrays(read_weights(weights), wanted, ("num_batches_tracked",))
+    return check_arrays(read_weights(weights), wanted, ("num_batches_tracked",), weights)
 
 # %% ../../nbs/2_method/02_soundnet.ipynb #09-061
 STEP = 32768  # samples from one conv7 step to the next

@@ -271,24 +271,62 @@ def save_classifier(
         header["labels"] = np.asarray(classifier.classes_).tolist()  # of which a clip has one
     return save_arrays(path, arrays | {"mean": classifier.mean_, "scale": classifier.scale_}, header)
 
+# %% ../../nbs/2_method/12_classifiers.ipynb #13-107b
+def _check_saved(
+    classifier: NetworkClassifier,  # with parameters, `n_features_in_` and `n_concepts_`
+    arrays: dict[str, np.ndarray],  # as they were read, "mean" and "scale" among them
+) -> dict[str, np.ndarray]:  # the same in single precision
+    "Raise `ValueError` where the arrays of a file aren't those of the network that its parameters make."
+    with torch.device("meta"):
+        wanted = {f"network.{name}": tuple(value.shape) for name, value in classifier._build().state_dict().items()}
+    wanted |= dict.fromkeys(["mean", "scale"], (classifier.n_features_in_,))
+    if wrong := sorted(wanted.keys() ^ arrays.keys()):
+        raise ValueError(f"{wrong[0]!r} is missing or too many")
+    for name, shape in wanted.items():
+        if arrays[name].shape != shape or arrays[name].dtype.kind != "f":
+            raise ValueError(f"{name!r} must have shape {shape}, was {arrays[name].dtype} of {arrays[name].shape}")
+    with np.errstate(over="ignore"):
+        arrays = {name: array.astype(np.float32, copy=False) for name, array in arrays.items()}
+    for name, array in arrays.items():
+        if not np.isfinite(array).all() or (name == "scale" and not (array > 0).all()):
+            raise ValueError(f"{name!r} must be finite{', and above 0' if name == 'scale' else ''}")
+    return arrays
+
 # %% ../../nbs/2_method/12_classifiers.ipynb #13-107a
-def load_classifier(
-    path: str | Path,  # file written by `save_classifier`
-    device: str = _DEFAULT.device,  # where to put the network; see `pick_device`
-) -> NetworkClassifier:  # a fitted `TemporalClassifier` or `DenseClassifier`
-    "Read a trained network, ready to predict."
+def _read_classifier(
+    header: dict[str, Any],  # as `save_classifier` wrote it
+    arrays: dict[str, np.ndarray],  # likewise
+    device: str,  # where to put the network
+) -> NetworkClassifier:
+    "A trained network out of what was read."
     kinds: dict[str, type[NetworkClassifier]] = {k.__name__: k for k in (TemporalClassifier, DenseClassifier)}
-    header, arrays = load_provenance(path), load_arrays(path)
     if header["kind"] not in kinds:
         raise ValueError(f"kind must be one of {', '.join(map(repr, kinds))}, was {header['kind']!r}")
     params = {name: tuple(value) if isinstance(value, list) else value for name, value in header["params"].items()}
+    if len(params.get("hidden", ())) > len(arrays) or header["n_concepts"] not in {len(a) for a in arrays.values()}:
+        raise ValueError("the network must have an array for each of its layers and concepts")
     classifier = kinds[header["kind"]](**params | {"device": device})
+    check_params(classifier)
     classifier._learn_labels(header.get("labels", np.zeros((1, header["n_concepts"]), np.uint8)))
+    classifier.n_features_in_, classifier.history_ = len(arrays["mean"]), header["history"]
+    arrays = _check_saved(classifier, arrays)
     classifier.mean_, classifier.scale_ = arrays.pop("mean"), arrays.pop("scale")
-    classifier.n_features_in_, classifier.history_ = len(classifier.mean_), header["history"]
     with torch_stream(0):
         classifier.network_ = classifier._build()
     weights = {name.removeprefix("network."): torch.from_numpy(array) for name, array in arrays.items()}
     classifier.network_.load_state_dict(weights)
     classifier.network_.to(pick_device(device))
     return classifier
+
+# %% ../../nbs/2_method/12_classifiers.ipynb #13-107c
+def load_classifier(
+    path: str | Path,  # file written by `save_classifier`
+    device: str = _DEFAULT.device,  # where to put the network; see `pick_device`
+) -> NetworkClassifier:  # a fitted `TemporalClassifier` or `DenseClassifier`
+    "Read a trained network, ready to predict; raises `ValueError` where a file doesn't hold one."
+    header, arrays = load_provenance(path), load_arrays(path)
+    try:
+        return _read_classifier(header, arrays, device)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        lacks = "it lacks " if isinstance(error, LookupError) else ""
+        raise ValueError(f"{path} must hold a trained network: {lacks}{' '.join(str(error).split())}") from None

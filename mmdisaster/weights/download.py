@@ -8,12 +8,14 @@ __all__ = ['LARGEST', 'WeightsError', 'file_digest', 'check_digest', 'drop_part'
 # %% ../../nbs/6_use/02_download.ipynb #28-004
 import hashlib
 import os
+import queue
 import re
 import shutil
 import sys
 import time
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -84,8 +86,33 @@ def drop_part(
     for path in (part, _note(part)):
         path.unlink(missing_ok=True)
 
+# %% ../../nbs/6_use/02_download.ipynb #d-030
+def _open(request: Request, timeout: float, window: float) -> HTTPResponse:
+    "Begin an answer, within `window` seconds; what comes later is closed."
+    came: queue.Queue[Any] = queue.Queue()
+    late = Event()
+
+    def wait() -> None:
+        try:
+            answer = urlopen(request, timeout=timeout)
+        except Exception as error:  # of any kind: raised again below, in the thread that asked
+            answer = error
+        came.put(answer)
+        if late.is_set() and not isinstance(answer, Exception):
+            answer.close()
+
+    Thread(target=wait, daemon=True).start()
+    try:
+        answer = came.get(timeout=window)
+    except queue.Empty:
+        late.set()
+        raise _Again(f"no answer within {window:g} seconds") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
 # %% ../../nbs/6_use/02_download.ipynb #28-036
-def _ask(url: str, begun: dict[str, Any] | None, timeout: float) -> HTTPResponse:
+def _ask(url: str, begun: dict[str, Any] | None, timeout: float, window: float = 60.0) -> HTTPResponse:
     "Ask for a file, or for the rest of it."
     headers = {"User-Agent": "mmdisaster", "Accept-Encoding": "identity"}
     if url.startswith("https://api.github.com/"):
@@ -93,7 +120,7 @@ def _ask(url: str, begun: dict[str, Any] | None, timeout: float) -> HTTPResponse
     if begun and begun["have"]:
         headers |= {"Range": f"bytes={begun['have']}-", "If-Range": begun["validator"]}
     try:
-        return urlopen(Request(url, headers=headers), timeout=timeout)
+        return _open(Request(url, headers=headers), timeout, window)
     except HTTPError as error:
         error.close()
         lasting = error.code < 500 and error.code not in (408, 416, 425, 429)
@@ -112,12 +139,37 @@ def _extent(response: HTTPResponse, begun: dict[str, Any] | None) -> tuple[int, 
     length = response.headers.get("Content-Length", "")
     return 0, int(length) if length.isdigit() else None
 
+# %% ../../nbs/6_use/02_download.ipynb #d-033
+class _Rate:
+    "How fast bytes come; raises `_Again` where it is too slow."
+
+    def __init__(
+        self,
+        least: float,  # bytes per second
+        window: float,  # seconds over which it is measured
+    ):
+        self.least, self.window = least, window
+        self.begun, self.bytes = time.monotonic(), 0
+
+    def count(
+        self,
+        came: int,  # bytes that came since the last call
+    ) -> None:
+        "Count what came; look at the rate once in each window."
+        self.bytes += came
+        passed = time.monotonic() - self.begun
+        if passed < self.window:
+            return
+        if self.bytes < self.least * passed:
+            raise _Again(f"only {self.bytes:,} bytes came in {passed:.0f} seconds")
+        self.begun, self.bytes = time.monotonic(), 0
+
 # %% ../../nbs/6_use/02_download.ipynb #28-037bx
 LARGEST = 4 * 2**30  # bytes; no published file comes near
 
 
 def _write(
-    response: HTTPResponse, part: Path, start: int, total: int | None, verbose: bool
+    response: HTTPResponse, part: Path, start: int, total: int | None, verbose: bool, rate: _Rate
 ) -> int:  # bytes there are now
     "Add what comes to the part."
     waiting, about = 0.2 if sys.stderr.isatty() else 5.0, {"unit": "B", "unit_scale": True, "leave": False}
@@ -125,13 +177,14 @@ def _write(
     with bar, part.open("ab" if start else "wb") as file:
         while True:
             try:
-                chunk = response.read(2**18)
+                chunk = response.read1(2**18)  # as it comes: `read` would wait for all of it
             except (OSError, HTTPException) as error:
                 raise _Again(f"the connection broke after {file.tell():,} bytes ({error})") from None
             if not chunk:
                 break
             file.write(chunk)
             bar.update(len(chunk))
+            rate.count(len(chunk))
             if file.tell() > LARGEST:
                 raise _Never(f"the server sent more than {LARGEST:,} bytes")
         file.flush()
@@ -140,14 +193,14 @@ def _write(
 
 # %% ../../nbs/6_use/02_download.ipynb #28-038
 def _receive(
-    url: str, part: Path, size: int | None, timeout: float, verbose: bool
+    url: str, part: Path, size: int | None, timeout: float, verbose: bool, window: float = 60.0, least: float = 1000.0
 ) -> bool:  # whether it went on from an earlier try
     "Try once to complete the part."
     begun = _begun(part, url)
     if begun and begun["have"] == begun["total"]:
         return True
     try:
-        response = _ask(url, begun, timeout)
+        response = _ask(url, begun, timeout, window)
         with response:
             start, total = _extent(response, begun)
             if size is not None and total not in (size, None):
@@ -161,7 +214,7 @@ def _receive(
                 validator = tag if tag.startswith('"') else response.headers.get("Last-Modified")
                 if validator and total is not None:
                     save_json(_note(part), {"url": url, "validator": validator, "total": total})
-            got = _write(response, part, start, total, verbose)
+            got = _write(response, part, start, total, verbose, _Rate(least, window))
     except _Again as error:
         if begun and re.search("another part|416", str(error)):
             drop_part(part)  # what is there doesn't fit what the server has
@@ -191,6 +244,8 @@ def download(
     attempts: int = 5,  # tries at each address
     wait: float = 1.0,  # seconds between the first two tries; each pause is twice as long, up to 30
     timeout: float = 30.0,  # seconds without a byte after which a try has failed
+    window: float = 60.0,  # seconds within which an answer must begin, and over which its rate is measured
+    least: float = 1000.0,  # bytes per second; a try that is slower has failed
     verbose: bool = False,  # show progress on standard error
 ) -> str:  # the address that it came from
     "Download a file, going on where an earlier try was interrupted. Raises `WeightsError`; then `target` is as it was."
@@ -200,7 +255,7 @@ def download(
         for attempt in range(attempts):
             time.sleep(min(wait * 2 ** (attempt - 1), 30.0) if attempt else 0.0)
             try:
-                resumed = _receive(url, part, size, timeout, verbose)
+                resumed = _receive(url, part, size, timeout, verbose, window, least)
                 _keep(part, target, digest, resumed)
                 return url
             except _Again as error:

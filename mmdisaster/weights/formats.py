@@ -36,10 +36,7 @@ def _soundnet(arrays: dict[str, np.ndarray], path: Path, untrained: bool = False
     "SoundNet's arrays, complete and plausible."
     with torch.device("meta"):
         wanted = wanted_arrays(SoundNet())
-    try:
-        arrays = check_arrays(arrays, wanted)
-    except ValueError as error:
-        raise ValueError(f"weights: {path}: {str(error).removeprefix('weights: ')}") from None
+    arrays = check_arrays(arrays, wanted, path=path)
     means, variances = ([arrays[f"{layer}.bn.running_{what}"] for layer in LAYERS] for what in ("mean", "var"))
     if any((variance < 0).any() for variance in variances):
         raise ValueError(f"weights: {path}: a variance of a batch norm is below 0")

@@ -72,8 +72,9 @@ KNOWN = {
         "visual",
         "inception_v3_google-0cc3c7bd.pth",
         ("https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",),
-        "sha256:0cc3c7bd",
+        "sha256:0cc3c7bd75056d25e46cba549dc184522069b81e9787eff6df84f397bd52a5ef",
         "Inception-V3 on ImageNet, torchvision's IMAGENET1K_V1; ImageNet's terms",
+        108_949_747,
         read=_read_imagenet,
     ),
     "soundnet": Known(
