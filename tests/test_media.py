@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from conftest import ROOT, environment
 from media_files import cut, heard, numbers, picture, write_media
-from mmdisaster.media.survey import probe
 
 from mmdisaster.media import sound as reader
 from mmdisaster.media.files import MediaError, MissingTrack
 from mmdisaster.media.frames import read_frames
 from mmdisaster.media.sound import read_waveform, sound_seconds
+from mmdisaster.media.survey import probe
 from mmdisaster.static.extractors import AudioExtractor
 from mmdisaster.static.soundnet import LONG, RATE, SoundNetFeatures, random_soundnet, soundnet_steps
 

@@ -112,7 +112,8 @@ def finish(folder: Path, command: list[str], tally: Tally) -> float:
     """Run a command to its end; seconds that it took."""
     begun = time.time()
     status = start(folder, command).wait()
-    tally.expect(status == 0, f"{' '.join(command)} ended with {status}:\n{(folder / 'log').read_text()[-2000:]}")
+    said = (folder / "log").read_text(encoding="utf-8")[-2000:]
+    tally.expect(status == 0, f"{' '.join(command)} ended with {status}:\n{said}")
     return time.time() - begun
 
 
@@ -194,11 +195,11 @@ def trim(folder: Path) -> None:
         ("params.yaml", ("comparison", "seeds")),
         ("audit/dvc.yaml", ("stages", "trials", "matrix", "seed")),
     ]:
-        tree = inner = yaml.safe_load((folder / name).read_text())
+        tree = inner = yaml.safe_load((folder / name).read_text(encoding="utf-8"))
         for key in path[:-1]:
             inner = inner[key]
         inner[path[-1]] = [2019, 2020]
-        (folder / name).write_text(yaml.safe_dump(tree, sort_keys=False))
+        (folder / name).write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
 
 
 def run_pairs(pairs: int, chance: random.Random, tally: Tally) -> None:
@@ -215,10 +216,10 @@ def run_pairs(pairs: int, chance: random.Random, tally: Tally) -> None:
                 time.sleep(chance.uniform(0, seconds))
                 second = start(folder, command_of("train", names[1], "out-second"))
                 for process, name, out in [(first, names[0], "out-first"), (second, names[1], "out-second")]:
-                    tally.expect(process.wait() == 0, f"a pair: {(folder / 'log').read_text()[-2000:]}")
+                    tally.expect(process.wait() == 0, f"a pair: {(folder / 'log').read_text('utf-8')[-2000:]}")
                     wrong = differing(digests(folder / out), alone[name])
                     tally.expect(not wrong, f"a model made beside another: {wrong}")
-                waited = "waiting for another run" in (folder / "log").read_text()
+                waited = "waiting for another run" in (folder / "log").read_text(encoding="utf-8")
                 tally.done["pairs, the second waited" if waited else "pairs, one after the other"] += 1
                 tally.expect(not [*folder.rglob(".*")], "a pair left files over")
 

@@ -13,11 +13,6 @@ import signal
 import sys
 from pathlib import Path
 
-from mmdisaster.runs import clear_leftovers, end_with_parent, held, scratch_folder
-
-if "DVC_STAGE" in os.environ:
-    end_with_parent(os.getppid())  # before anything that takes time
-
 # What whoever runs a stage may have set, and what would reach its notebook or change what it prints: other kernels,
 # start-up code, warnings as errors, checks switched off, figure settings, widths and colours.
 FOREIGN = (
@@ -29,6 +24,11 @@ OWN = {"PYTHONUTF8": "1", "LC_ALL": "C", "TZ": "UTC"}  # text is UTF-8 whatever 
 if __name__ == "__main__" and (not sys.flags.utf8_mode or os.environ.keys() & set(FOREIGN)):
     kept = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     os.execve(sys.executable, [sys.executable, *sys.argv], kept | OWN)  # the same process, begun again
+
+from mmdisaster.runs import clear_leftovers, end_with_parent, held, scratch_folder  # noqa: E402
+
+if "DVC_STAGE" in os.environ:
+    end_with_parent(os.getppid())  # before anything that takes time
 
 # nbformat validates through jsonschema, which loads a checker of internationalised addresses where there is one: 2.5 s
 # to build its grammar, for a format that notebooks don't use. Where there is none, jsonschema does without.
