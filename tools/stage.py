@@ -44,8 +44,8 @@ ROOT = Path(__file__).resolve().parents[1]
 STAGES = ROOT / "nbs" / "stages"
 PARAMS = "params"  # the line of the parameters cell that names the file of settings
 # Errors that say what to do: their message alone is printed, without a traceback.
-SAYS_ALL = {"SettingsError", "ManifestError", "ExtractionError", "FeatureError", "MediaError", "WeightsError", "ModelError"}
-SAYS_ALL |= {"StoreError", "ChildProcessError"}
+SAYS_ALL = {"SettingsError", "ManifestError", "ExtractionError", "FeatureError", "MediaError", "WeightsError"}
+SAYS_ALL |= {"ModelError", "StoreError", "ChildProcessError"}
 
 
 # Stages that run trials, or read them.
