@@ -106,8 +106,8 @@ def _check_features(clip_ids: list[str], arrays: list[np.ndarray]) -> None:
     for clip_id, array in zip(clip_ids, arrays, strict=True):
         if not (len(array) and (abs(array) <= largest).all()):  # nan fails as well
             found = f"{len(array)} up to {abs(array).max(initial=0):g}"
-            advice = "fit random weights to more calibration clips or frames, or take other weights"
-            raise FeatureError(f"clip {clip_id!r} must have one step or more within ±{largest:g}, had {found}; {advice}")
+            advice = "fit random weights to more calibration clips, or take others"
+            raise FeatureError(f"clip {clip_id!r} must have steps within ±{largest:g}, had {found}; {advice}")
 
 # %% ../../nbs/2_method/07_extraction.ipynb #11-025bx
 def _save_shard(
