@@ -250,6 +250,7 @@ def prepare(
         raise MediaError(path, f"its {stream.type} stream is of a codec that can't be decoded")
     if stream.type == "video":
         check_size(path, context, media.limits)
+        context.options = {**context.options, "max_pixels": str(media.limits.pixels)}  # of later ones
     elif not RATES[0] <= context.sample_rate <= RATES[1]:
         allowed = f"{RATES[0]:,} to {RATES[1]:,} samples per second"
         raise MediaError(path, f"its sound must have {allowed}, has {context.sample_rate:,}")

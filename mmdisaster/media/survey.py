@@ -233,6 +233,8 @@ def survey(
     "Look through a media file; raises `MediaError` where it can't be read, or where too much of it is missing."
     try:
         state = os.stat(path)
+    except PermissionError as error:
+        raise MediaError(path, f"can't be read: {error.strerror}") from None
     except (OSError, ValueError):  # a name that no file can have raises `ValueError`
         raise MediaError(path, "no such file") from None
     return _kept(os.fspath(path), state.st_size, state.st_mtime_ns, limits)
