@@ -296,8 +296,8 @@ def test_what_cannot_be_learnt_from(corpus, case):
         ),
         (lambda w, s: distil_clips(w, s, np.full(24, "test"), TEACHER, QUICK, SEED), "Found array with 0 sample"),
         (lambda w, s: ClusterTeacher(k=25).fit(s), "k must be at most n_samples = 24 clips, was 25"),
-        (lambda w, s: ClusterTeacher(k=4, share=0.25).fit(s), "share must lie between 1/k = 0.25 and 1, was 0.25"),
-        (lambda w, s: ClusterTeacher(k=4, share=1.0).fit(s), "share must lie between 1/k = 0.25 and 1, was 1.0"),
+        (lambda w, s: ClusterTeacher(k=4, share=0.25).fit(s), "share must be above 1 / k = 0.25, was 0.25"),
+        (lambda w, s: ClusterTeacher(k=4, share=1.0).fit(s), "share: must be a number above 0 below 1, was 1.0"),
         (
             lambda w, s: distil_clips(w, s, PARTS, TEACHER, but(QUICK, seconds=0.2), SEED),
             "seconds must be at least 0.21",

@@ -106,10 +106,10 @@ def test_bringing_manifests(tmp_path):
     """Names that YAML reads as something else stay names; folders that DVC can't watch are refused; and back again."""
     folder = copy_project(tmp_path)
     original = yaml.safe_load((folder / "params.yaml").read_text())
-    assert brought(folder, folder / "odd" / "clips.csv", ["No", "1:30", "Yes, please"])["concepts"] == [
+    assert brought(folder, folder / "odd" / "clips.csv", ["No", "1:30", "Yes: please"])["concepts"] == [
         "1:30",
         "No",
-        "Yes, please",
+        "Yes: please",
     ]
     assert brought(folder, folder / "clips.csv", ["Fire", "Water"]) is None
     assert brought(folder, folder / "data" / "clips.csv", ["Fire", "Water"]) is None

@@ -297,7 +297,7 @@ def test_networks_check_their_parameters_by_the_settings(labelled):
     said = r"DenseClassifier: 2 problems\n  max_epochs: must be a whole number .*, was 0\n  dropout: .*, was 1.0"
     with pytest.raises(ValueError, match=said):
         DenseClassifier(max_epochs=0, dropout=1.0).fit(X, Y)
-    with pytest.raises(ValueError, match="hidden: must be a whole number from 1 to 65,536, was 0"):
+    with pytest.raises(ValueError, match="hidden: must be a whole number from 1 to 16,384, was 0"):
         DenseClassifier(hidden=(8, 0)).fit(X, Y)
 
 

@@ -338,7 +338,7 @@ def test_a_network_in_double_precision_is_one_in_single(saved, tmp_path):
 
 FORGED = {  # changes of header and arrays → what is said of them
     "many layers": (lambda h, a: h["params"].update(hidden=[1] * 10**5), "an array for each of its layers"),
-    "wide": (lambda h, a: h["params"].update(hidden=[65_536]), "must have shape"),
+    "wide": (lambda h, a: h["params"].update(hidden=[16_384]), "must have shape"),
     "too wide": (lambda h, a: h["params"].update(hidden=[10**9]), "hidden"),
     "concepts": (lambda h, a: h.update(n_concepts=10**9), "an array for each of its layers"),
     "a text": (lambda h, a: h.update(params="x"), "must hold a trained network"),

@@ -108,7 +108,7 @@ def command(action: list[str], folder: Path) -> tuple[str, str]:
         return "traceback", traceback.format_exc()[-4000:]
     sys.stdout.flush()
     sys.stderr.flush()
-    said = "".join((folder / name).read_text(errors="replace") for name in ("stdout", "stderr"))
+    said = "".join((folder / name).read_text(encoding="utf-8", errors="replace") for name in ("stdout", "stderr"))
     if "Traceback (most recent call last)" in said:
         return "traceback", said[-4000:]
     if status and not said.strip():
@@ -128,7 +128,7 @@ def child(case: Case) -> None:
     warnings.simplefilter("ignore")
     callable_ = callable(case.action)
     outcome, words = call(case.action, case.name) if callable_ else command(case.action, case.folder)  # type: ignore[arg-type]
-    (case.folder / "result.json").write_text(json.dumps([outcome, words]))
+    (case.folder / "result.json").write_text(json.dumps([outcome, words]), encoding="utf-8")
     os._exit(0)
 
 
@@ -138,7 +138,7 @@ def child(case: Case) -> None:
 def memory(pid: int) -> int:
     """Bytes that a process has in memory now; 0 where the system doesn't say."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+        return int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) * resource.getpagesize()
     except (OSError, IndexError):
         return 0
 
@@ -177,9 +177,9 @@ def ended(case: Case) -> bool:
     if case.killed or case.peak > BYTES:
         case.outcome, case.words = case.killed or "memory", f"{case.seconds:.0f} s, {case.peak / 2**20:.0f} MiB"
     elif result.is_file():
-        case.outcome, case.words = json.loads(result.read_text())
+        case.outcome, case.words = json.loads(result.read_text(encoding="utf-8"))
     else:
-        said = (case.folder / "stderr").read_text(errors="replace")[-2000:]
+        said = (case.folder / "stderr").read_text(encoding="utf-8", errors="replace")[-2000:]
         case.outcome, case.words = "traceback", f"ended with status {status}: {said}"
     return True
 
@@ -202,7 +202,7 @@ def finish(case: Case, folder: Path, keep: Path, seed: int) -> None:
             copy = shutil.copytree if path.is_dir() else shutil.copy
             copy(path, kept / path.name, **({"dirs_exist_ok": True} if path.is_dir() else {}))  # type: ignore[operator]
         shown = case.action if isinstance(case.action, list) else case.name
-        (kept / "what.txt").write_text(f"{case.outcome}\n{shown}\n\n{case.words}\n")
+        (kept / "what.txt").write_text(f"{case.outcome}\n{shown}\n\n{case.words}\n", encoding="utf-8")
         last = next(iter(case.words.strip().splitlines()[-1:]), "")
         print(f"{case.kind} {case.number} {case.name}: {case.outcome}: {last[:300]} → {kept}", flush=True)
     if callable(case.action):

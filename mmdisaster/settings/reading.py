@@ -160,6 +160,8 @@ def _problem(
     error: Mapping[str, Any],  # one of pydantic's
 ) -> str:  # a line
     "One of pydantic's errors as a line."
+    if error["type"] == "missing" and isinstance(error["loc"][-1], str):
+        return f"{'.'.join(map(str, error['loc']))}: is missing"
     dotted, schema = _at(section, error["loc"][: -1 if error["type"] == "missing" else None])
     if error["type"] == "extra_forbidden":
         *outer, last = error["loc"]
