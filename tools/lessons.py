@@ -1,12 +1,14 @@
 """Run component notebooks from top to bottom, as nbdev_test does:  python tools/lessons.py [--fast] [NOTEBOOK ...]
 
-All of them, or those named; with --fast, those that take seconds. Libraries are loaded once: each notebook runs in a
-fork of this process. Exit status 1 with the tracebacks of those that fail.
+All of them, or those named; with --fast, those that take seconds. Libraries, ours among them, are loaded once: each
+notebook runs in a fork of this process. Exit status 1 with the tracebacks of those that fail.
 """
 
 import os
+import pkgutil
 import sys
 import time
+from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -14,12 +16,14 @@ from pathlib import Path
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import gensim  # noqa: E402, F401
+import librosa.feature  # noqa: E402, F401
 import matplotlib.pyplot  # noqa: E402, F401
 import seaborn  # noqa: E402, F401
 import sklearn.ensemble  # noqa: E402, F401
-import torch  # noqa: E402, F401
 from nbdev.test import test_nb as run_notebook  # noqa: E402
+
+import mmdisaster  # noqa: E402
+from mmdisaster.static.inception import torchvision_models  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 SLOW = {  # more than seven seconds of a processor
@@ -37,6 +41,14 @@ SLOW = {  # more than seven seconds of a processor
 }
 
 
+def load_library() -> None:
+    """Import every module of the library, and what it imports late."""
+    for module in pkgutil.walk_packages(mmdisaster.__path__, "mmdisaster."):
+        if not module.name.endswith("_modidx"):
+            import_module(module.name)
+    torchvision_models()
+
+
 def lessons(fast: bool) -> list[Path]:
     """Component notebooks in reading order."""
     paths = sorted(path for path in (ROOT / "nbs").glob("**/*.ipynb") if path.parent.name != "stages")
@@ -52,6 +64,7 @@ def run(path: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
+    load_library()
     named = [Path(name).resolve() for name in arguments if name != "--fast"]
     waiting, running, failed = (named or lessons("--fast" in arguments))[::-1], [], []
     while waiting or running:
