@@ -8,10 +8,10 @@ import subprocess
 import sys
 import threading
 
-import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, environment
+from letters import Letters
 
 from mmdisaster import core
 from mmdisaster.cli import error_words
@@ -138,26 +138,6 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_needs_stays(tmp_p
 
 
 # Damage
-
-
-class Letters:
-    """An extractor of descriptions: one step for each letter."""
-
-    modality, dim = "text", 1
-
-    def fingerprint(self):
-        return {}
-
-    def key(self, row, root):
-        return row["text"]
-
-    def read(self, row, root):
-        if row["text"] == "closed":
-            raise PermissionError(13, "Permission denied", str(root / row["media"]))
-        return row["text"]
-
-    def encode(self, inputs):
-        return [np.full((len(text), 1), ord(text[0]), np.float32) for text in inputs]
 
 
 def corpus(*texts):

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import ROOT, command, copy_project, merge
+from letters import Letters
 
 from mmdisaster.core import load_json
 from mmdisaster.data.manifest import ManifestError, read_manifest
@@ -105,26 +106,6 @@ def test_an_undecodable_clip_stops_the_extraction_and_is_named(corpus):
     with pytest.raises(ValueError, match="b.mp4"):
         extract(manifest, corpus, extractor, corpus / "store")
     assert not (corpus / "store" / "index.json").exists()
-
-
-class Letters:
-    """An extractor of descriptions that breaks on some of them."""
-
-    modality, dim = "text", 1
-
-    def fingerprint(self):
-        return {}
-
-    def key(self, row, root):
-        return row["text"]
-
-    def read(self, row, root):
-        if row["text"] == "broken":
-            raise ValueError("is broken")
-        return row["text"]
-
-    def encode(self, inputs):
-        return [np.ones((len(text), 1), np.float32) for text in inputs]
 
 
 def test_too_many_failures_are_all_told(tmp_path):

@@ -14,18 +14,11 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 from mutations import damaged
+from smoke import SETTINGS
 
 from mmdisaster.core import digest_file, digest_json, load_json, save_arrays
 
 CONCEPTS = ["Flood/Storm", "Damage", "Speak/Briefing/Interview"]
-SMALL = {
-    "corpus": {"calibration_clips": 2},
-    "weights": {"visual": {"frames": 2, "size": 75}},
-    "features": {"visual": {"frames": 2, "size": 75}},
-    "glove": {"dim": 8, "epochs": 2},
-    "temporal": {"units": 6, "dense": 8, "max_epochs": 2},
-    "fusion": {"n_trees": 20},
-}
 VALUES: list[Any] = [
     None, True, 0, 1, -1, 2, 0.5, 10**6, 10**9, 2**31, 2**63, 10**30, 1e300, float("nan"), float("inf"), "", "x",
     "../x",
@@ -42,9 +35,9 @@ def make(folder: Path) -> None:
     counts, two = dict(zip(CONCEPTS, [14, 10, 12], strict=True)), {"modalities": ["audio", "text"]}
     small = SimulationSettings(24, 12, counts, 100, 76, seconds=1.2, seed=5)
     manifest = simulate_corpus(folder / "corpus", small, workers=1)
-    small_fusion = SMALL["fusion"] | {"order": ["audio", "text"]}
-    save_model(folder / "model-3", train(manifest, folder / "work", CONCEPTS, SMALL))
-    save_model(folder / "model-2", train(manifest, folder / "work", CONCEPTS, SMALL | two | {"fusion": small_fusion}))
+    turned = two | {"fusion": SETTINGS["fusion"] | {"order": ["audio", "text"]}}
+    save_model(folder / "model-3", train(manifest, folder / "work", CONCEPTS, SETTINGS))
+    save_model(folder / "model-2", train(manifest, folder / "work", CONCEPTS, SETTINGS | turned))
     shutil.rmtree(folder / "work")
 
 

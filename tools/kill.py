@@ -24,6 +24,7 @@ from pathlib import Path
 
 import psutil
 import yaml
+from smoke import SETTINGS
 
 from mmdisaster.core import digest_file, save_json
 from mmdisaster.simulate.clips import SimulationSettings, simulate_corpus
@@ -38,14 +39,6 @@ SHARES = {"train": 0.45, "extract": 0.25, "repro": 0.2, "audit": 0.1}
 MARK = "MMDISASTER_KILLED_RUN"
 AUDIT = ["python", "tools/repro.py", "audit/dvc.yaml:comparison"]
 IGNORED = {".dvc", "__pycache__", "log"}
-SETTINGS = {
-    "corpus": {"calibration_clips": 4},
-    "weights": {"visual": {"frames": 2, "size": 75}},
-    "features": {"visual": {"frames": 2, "size": 75}},
-    "glove": {"dim": 8, "epochs": 2},
-    "temporal": {"units": 6, "dense": 8, "max_epochs": 2},
-    "fusion": {"n_trees": 20},
-}
 
 
 @dataclass

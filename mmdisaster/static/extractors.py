@@ -98,12 +98,29 @@ def _portions(inputs: Iterable[np.ndarray], clips: int, device: torch.device) ->
         yield portion
 
 # %% ../../nbs/2_method/08_extractors.ipynb #c001
-def _missing(row: Row, root: Path, limits: Media) -> str:
-    "What is missing of a clip's file that could be read, in words."
-    return "; ".join(probe(root / row["media"], limits).missing) if row["media"] else ""
+class _OfMedia:
+    "What extractors of pictures and of sound share."
+
+    limits: Media  # what decoding may take
+
+    def key(
+        self,
+        row: Row,  # a manifest's row
+        root: Path,  # the manifest's folder
+    ) -> Any:
+        "What decides a clip's features."
+        return media_key(row, root)
+
+    def missing(
+        self,
+        row: Row,  # a manifest's row
+        root: Path,  # the manifest's folder
+    ) -> str:  # empty where nothing is
+        "What is missing of a clip's file that could be read."
+        return "; ".join(probe(root / row["media"], self.limits).missing) if row["media"] else ""
 
 # %% ../../nbs/2_method/08_extractors.ipynb #12-016
-class VisualExtractor:
+class VisualExtractor(_OfMedia):
     "Inception-V3 features of evenly spaced frames."
 
     modality = "visual"
@@ -126,14 +143,6 @@ class VisualExtractor:
         code = code_digests("media", "static")
         return {"settings": settings, "weights": self.network.digest, "libraries": libraries, "code": code}
 
-    def key(
-        self,
-        row: Row,  # a manifest's row
-        root: Path,  # the manifest's folder
-    ) -> Any:
-        "What decides a clip's features."
-        return media_key(row, root)
-
     def read(
         self,
         row: Row,  # a manifest's row
@@ -145,14 +154,6 @@ class VisualExtractor:
             return read_frames(root / row["media"], self.frames, self.size, *window) if row["media"] else None
         except MissingTrack:
             return None
-
-    def missing(
-        self,
-        row: Row,  # a manifest's row
-        root: Path,  # the manifest's folder
-    ) -> str:  # empty where nothing is
-        "What is missing of a clip's file that could be read."
-        return _missing(row, root, self.limits)
 
     def encode(
         self,
@@ -186,7 +187,7 @@ def _samples(part: Callable[[int, int], np.ndarray], seconds: float) -> int:
     return 0
 
 # %% ../../nbs/2_method/08_extractors.ipynb #12-017
-class AudioExtractor:
+class AudioExtractor(_OfMedia):
     "SoundNet features of a clip's sound."
 
     modality = "audio"
@@ -204,14 +205,6 @@ class AudioExtractor:
         libraries = {name: version(name) for name in ("torch", "av")}
         code = code_digests("media", "static")
         return {"settings": settings, "weights": self.network.digest, "libraries": libraries, "code": code}
-
-    def key(
-        self,
-        row: Row,  # a manifest's row
-        root: Path,  # the manifest's folder
-    ) -> Any:
-        "What decides a clip's features."
-        return media_key(row, root)
 
     def read(
         self,
@@ -231,14 +224,6 @@ class AudioExtractor:
             return self.network.stream(part, samples)
         waveform = part(0, LONG)
         return check_waveform(np.pad(waveform, (0, max(SHORTEST - len(waveform), 0)))) if len(waveform) else None
-
-    def missing(
-        self,
-        row: Row,  # a manifest's row
-        root: Path,  # the manifest's folder
-    ) -> str:  # empty where nothing is
-        "What is missing of a clip's file that could be read."
-        return _missing(row, root, self.limits)
 
     def encode(
         self,
