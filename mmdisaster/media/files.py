@@ -144,6 +144,7 @@ class OpenMedia:
     file: _Watched  # the same, for Python
     limits: Media  # what decoding may take
     failed: int = 0  # packets that couldn't be decoded
+    unread: int = 0  # parts of the file in which FFmpeg found no packets
     clock: Clock = field(init=False)
 
     def __post_init__(self) -> None:
@@ -167,7 +168,7 @@ class OpenMedia:
         *streams: Any,  # of the container
     ) -> Iterator[Any]:  # packets, their stamps on one clock
         "Packets of some streams from here on; damaged parts of the file are skipped."
-        for _ in range(100):  # parts of the file that FFmpeg can't read
+        while self.unread < 100:
             try:
                 for packet in self.container.demux(*streams):
                     self.file.check()
@@ -175,7 +176,8 @@ class OpenMedia:
                     yield packet
                 return
             except av.error.FFmpegError:
-                self.failed += 1
+                self.unread += 1
+        raise MediaError(self.path, f"is damaged: {self.unread} parts of it can't be read")
 
     def _set(self, packet: Any) -> None:
         stamp = packet.pts if packet.dts is None else packet.dts

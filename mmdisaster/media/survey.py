@@ -154,6 +154,7 @@ class Survey:
     container: str  # FFmpeg's name of it
     tracks: dict[str, Track] = field(default_factory=dict)  # "video" and "audio", where they are there
     missing_bytes: float = 0.0  # share of the bytes that the file should have
+    unread: int = 0  # parts of the file in which FFmpeg found no packets
 
     @property
     def seconds(self) -> float:  # to the end of its last stream
@@ -208,7 +209,7 @@ def _survey(path: str | Path, limits: Media, without: frozenset[int] = frozenset
         if empty := {stream.index for stream in chosen if not seen[stream.index].packets}:
             return _survey(path, limits, without | empty)
         tracks = {stream.type: _track(media, stream, seen[stream.index], not missing) for stream in chosen}
-        return Survey(media.container.format.name, tracks, missing)
+        return Survey(media.container.format.name, tracks, missing, media.unread)
 
 
 def _missing_bytes(media: OpenMedia) -> float:
@@ -260,6 +261,8 @@ def _missing(found: Survey) -> Iterator[str]:
     "What is missing of a file that can be read, in words."
     if found.missing_bytes:
         yield f"{found.missing_bytes:.1%} of its bytes are missing"
+    if found.unread:
+        yield f"{found.unread} parts of it can't be read"
     for kind, track in found.tracks.items():
         name = {"video": "pictures", "audio": "sound"}[kind]
         if track.damaged:
