@@ -108,6 +108,8 @@ def open_media(
     except MediaError:
         raise
     except Exception as error:  # the library's errors share no class of their own
+        if type(error) is MemoryError:  # Python's own is the machine's fault, not the file's
+            raise
         raise MediaError(path, _reason(error)) from error
 
 # %% ../../nbs/3_data/06_files.ipynb #c031
@@ -199,7 +201,9 @@ class OpenMedia:
             return packet.decode()
         except EOFError:  # a second end of the stream
             return []
-        except Exception:  # of PyAV's many classes; the packet is damaged
+        except Exception as error:  # of PyAV's many classes; the packet is damaged
+            if type(error) is MemoryError:
+                raise
             self.failed += 1
             return []
 
