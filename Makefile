@@ -35,11 +35,11 @@ test: .venv/installed
 	pytest
 
 # the wheel at the lowest and the newest versions of its dependencies, under each of Python 3.11, 3.12, 3.13 that is here;
-# fetches several GB and takes about ten minutes
+# fetches several GB for each
 test-range: .venv/installed
 	python tools/ranges.py
 
-# damaged and hostile media, tables, models, weights and settings, each in a process of its own with 60 s and 2 GiB: an hour;
+# damaged and hostile media, tables, models, weights and settings, each in a process of its own with 60 s and 2 GiB;
 # FUZZ=0.1 a tenth, SEED=7 others, KINDS=weights,models some. What doesn't end in a reading or a clear refusal is kept in .fuzz
 FUZZ ?= 1
 SEED ?= 2019
@@ -84,7 +84,7 @@ stages: .venv/installed
 readme: .venv/installed
 	python tools/readme.py
 
-# kills runs at random moments and starts two at once, on small corpora, and compares with undisturbed runs: hours
+# kills runs at random moments and starts two at once, on small corpora, and compares with undisturbed runs; takes long
 KILLS = 100
 PAIRS = 20
 kill: .venv/installed
@@ -100,6 +100,8 @@ PINNED = .venv/bin/pip install --disable-pip-version-check --require-hashes --no
 .venv/installed: requirements.txt requirements-cpu.txt requirements-torch.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(PINNED) -r requirements.txt
-	$(PINNED) --quiet -r requirements-cpu.txt 2> /dev/null || $(PINNED) -r requirements-torch.txt
+	$(PINNED) --quiet -r requirements-cpu.txt || { \
+	  echo "pip can't get torch's build for the CPU alone (see above): taking the index's own build, some gigabytes"; \
+	  $(PINNED) -r requirements-torch.txt; }
 	.venv/bin/pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
