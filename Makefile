@@ -55,12 +55,13 @@ PRETRAINED = imagenet soundnet glove-wiki-gigaword-300
 paper: .venv/installed scm
 	@test -e .git || { echo "make paper keeps its run beside yours, as an experiment in git: say 'git init' first"; exit 1; }
 	for name in $(PRETRAINED); do mmdisaster weights fetch $$name || exit; done
-	dvc exp run -S features.visual.frames=40 -S features.visual.size=299 -S features.visual.device=auto \
-	  -S features.audio.device=auto -S temporal.device=auto -S weights.visual.source=imagenet -S weights.visual.size=299 \
-	  -S weights.audio.source=soundnet -S glove.source=glove-wiki-gigaword-300
+	dvc exp run -S modalities.visual.frames=40 -S modalities.visual.size=299 -S modalities.visual.device=auto \
+	  -S modalities.audio.device=auto -S temporal.device=auto -S modalities.visual.weights.source=imagenet \
+	  -S modalities.visual.weights.size=299 -S modalities.audio.weights.source=soundnet \
+	  -S modalities.text.weights.source=glove-wiki-gigaword-300
 	@cat results/table2.md
 
-# sound learns from the pictures of the same clips: models/distilled-audio.safetensors, for weights.audio.source=distilled
+# sound learns from the pictures of the same clips: models/distilled-soundnet.safetensors, for weights.source=distilled
 distillation: .venv/installed scm
 	python tools/repro.py audit/dvc.yaml:distillation
 	@cat results/distillation.md

@@ -26,9 +26,10 @@ SMALL = {  # the same pipeline on 60 clips
         "concepts": [*PAPER_TABLE_ONE],
         "watched": "mmdisaster/__init__.py",
     },
-    "weights": {"visual": {"frames": 2, "size": 75}},
-    "features": {"visual": {"frames": 2, "size": 75}},
-    "glove": {"epochs": 3},
+    "modalities": {
+        "visual": {"frames": 2, "size": 75, "weights": {"frames": 2, "size": 75}},
+        "text": {"weights": {"epochs": 3}},
+    },
     "temporal": {"max_epochs": 2},
     "baseline": {"max_epochs": 2},
     "fusion": {"n_trees": 20},

@@ -18,9 +18,9 @@ from mmdisaster.simulate.clips import SimulationSettings, simulate_corpus
 
 SETTINGS = """
 corpus.calibration_clips = 2
-weights.visual = {frames = 2, size = 75}
-features.visual = {frames = 2, size = 75}
-glove = {dim = 8, epochs = 2}
+modalities.visual = {extractor = "inception", frames = 2, size = 75, weights = {frames = 2, size = 75}}
+modalities.audio.extractor = "soundnet"
+modalities.text = {extractor = "glove", weights = {dim = 8, epochs = 2}}
 temporal = {units = 6, dense = 8, max_epochs = 1}
 fusion.n_trees = 10
 """
@@ -157,14 +157,14 @@ WRONG = {  # command → what its one line says
     "train corpus/manifest.csv --out m --settings nowhere.toml": "nowhere.toml",
     "train corpus/manifest.csv --out m --settings corpus/manifest.csv": "must be a .yaml, .yml, .toml, .json file",
     "train corpus/manifest.csv --out m --set fusion.c=1": "fusion.c: is unknown; did you mean 'C'?",
-    "train corpus/manifest.csv --out m --set features.visual.max_failures=2": "must be a number from 0 to 1, was 2",
-    "train corpus/manifest.csv --out m --set weights.audio.sha256=ab": "audio.sha256: must be SHA-256 of that file",
+    "train corpus/manifest.csv --out m --set modalities.visual.max_failures=2": "must be a number from 0 to 1, was 2",
+    "train corpus/manifest.csv --out m --set modalities.audio.weights.sha256=ab": "must be SHA-256 of that file",
     "train corpus/manifest.csv --out m --set split.fractions=[0.98,0.01,0.01]": "must leave each part a clip",
     "train corpus/manifest.csv --out m --set fuse=1": "fuse: is unknown",
     "train corpus/manifest.csv --out m --set fusion.C": "SECTION.NAME=VALUE",
     "train corpus/manifest.csv --out m --set fusion.C=much": "fusion.C: must be a number from 1e-06 to 1,000, was",
-    "train corpus/manifest.csv --out m --set weights.audio.source=sounds.npy": "sounds.npy",
-    "train corpus/manifest.csv --out m --set weights.visual.source=imagenet": "mmdisaster weights fetch imagenet",
+    "train corpus/manifest.csv --out m --set modalities.audio.weights.source=sounds.npy": "sounds.npy",
+    "train corpus/manifest.csv --out m --set modalities.visual.weights.source=imagenet": "weights fetch imagenet",
     "train corpus/manifest.csv --out m --max-failures 2": "--max-failures: must be a share",
     "train corpus/manifest.csv --out m --settings broken.toml": "broken.toml: 1 problem",
     "train corpus/manifest.csv --out m --work m": "--work must be a folder outside the model's, m, was m",
@@ -283,11 +283,10 @@ def test_settings_from_a_file_and_from_the_command_line():
         line = ["train", "a.csv", "--out", "m", "--settings", file, "--set", "fusion.stop=full", "--device", "auto"]
         found = cli._settings(read_command_line([*line, "--set", "split.by=video", "--max-failures", "0.5"]))
         assert (found.fusion.C, found.fusion.stop, found.split.by) == (0.5, "full", "video")
-        assert found.temporal.device == found.features.visual.device == "auto"
-        assert found.features.audio.max_failures == 0.5
+        assert found.temporal.device == found.modalities["visual"].device == "auto"
+        assert found.modalities["audio"].max_failures == 0.5
     params = read_command_line(["train", "a.csv", "--out", "m", "--settings", str(ROOT / "params.yaml")])
     assert cli._settings(params) == Settings()
-
 
 
 def test_every_command_explains_each_option(capsys):

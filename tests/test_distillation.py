@@ -13,9 +13,9 @@ from mmdisaster.core import load_provenance
 from mmdisaster.data.sequences import Sequences
 from mmdisaster.media.sound import read_waveform
 from mmdisaster.settings.audits import Distillation
-from mmdisaster.settings.sections import AudioWeights
-from mmdisaster.static.extractors import make_weights
+from mmdisaster.settings.sections import SoundNetSource, SoundNetWeights
 from mmdisaster.static.soundnet import HEADS, RATE, SoundNetFeatures, random_soundnet, soundnet_weights
+from mmdisaster.static.sources import make_weights
 from mmdisaster.study import distillation
 from mmdisaster.study.distillation import distil_clips, read_sounds, read_start, save_distilled
 from mmdisaster.study.listening import find_recordings, fold_accuracies, layer_means
@@ -158,10 +158,9 @@ def test_a_control_gets_the_same_posteriors_for_other_clips(corpus, monkeypatch)
 def test_lessons_do_not_begin_with_distilled_weights(distilled, tmp_path):
     path = save_distilled(tmp_path / "distilled-audio.safetensors", distilled, {})
     for source in ("distilled", "distilled-audio.safetensors"):  # the param's name, and a path to the same file
-        made = make_weights(
-            "audio", AudioWeights(source=source), tmp_path, tmp_path / "weights-audio.safetensors", path
-        )
-        with pytest.raises(WeightsError, match=f"weights.audio.source must be .*, was '{source}'"):
+        student = SoundNetSource(weights=SoundNetWeights(source=source))
+        made = make_weights(student, tmp_path, tmp_path / "weights-audio.safetensors", path)
+        with pytest.raises(WeightsError, match=f"weights.source of the network that learns must be .*, was '{source}'"):
             read_start(made)
 
 

@@ -45,9 +45,11 @@ from mmdisaster.words.tokens import tokenize
 CONCEPTS = ["Flood/Storm", "Damage", "Speak/Briefing/Interview"]
 SMALL = {
     "corpus": {"calibration_clips": 2},
-    "weights": {"visual": {"frames": 2, "size": 75}},
-    "features": {"visual": {"frames": 2, "size": 75}, "audio": {}},
-    "glove": {"dim": 8, "epochs": 2},
+    "modalities": {
+        "visual": {"extractor": "inception", "frames": 2, "size": 75, "weights": {"frames": 2, "size": 75}},
+        "audio": {"extractor": "soundnet"},
+        "text": {"extractor": "glove", "weights": {"dim": 8, "epochs": 2}},
+    },
     "temporal": {"units": 6, "dense": 8, "max_epochs": 2},
     "fusion": {"n_trees": 20},
 }
@@ -145,9 +147,9 @@ def test_prediction_is_what_the_pipeline_says_about_the_same_clip(home, model, t
         extract(manifest, home / "corpus", model.extractor(modality), tmp_path / modality)
         static[modality] = read_store(tmp_path / modality)[1]
     batches = {modality: model.networks[modality].transform(static[modality]) for modality in MODALITIES}
-    algorithm = fit_algorithm1(batches, split, settings.fusion)
+    algorithm = fit_algorithm1(batches, split, settings.fusion, settings.order)
     temporal = {modality: clip_vectors(model.networks[modality], static[modality]) for modality in MODALITIES}
-    scored = score_algorithm1(algorithm, temporal, settings.fusion.order)
+    scored = score_algorithm1(algorithm, temporal, settings.order)
     clips = clips_of(home)
     together = model.predict(clips)
     assert [list(p.scores.values()) for p in together] == scored["scores"].tolist()
@@ -188,7 +190,7 @@ def other(home):
     words = ["water", "flood", "storm", "street", "rescue", "damage", "governor", "people"]
     lines = [f"{word} {i} {i % 3} 1.5" for i, word in enumerate(words)]
     (home / "vectors.txt").write_text("\n".join(lines) + "\n")
-    source = {"split": {"seed": 1}, "glove": {"source": str(home / "vectors.txt")}}
+    source = {"split": {"seed": 1}, "modalities": {"text": {"weights": {"source": str(home / "vectors.txt")}}}}
     return train(home / "corpus/manifest.csv", home / "work", CONCEPTS, merged(SMALL, source))
 
 
@@ -222,8 +224,10 @@ def test_the_share_of_known_words_is_told(home, model, other):
         words = Counter(word for text in texts for word in tokenize(text))
         listed = [line.split()[0] for line in (home / "vectors.txt").read_text().splitlines()]
         have = [word for word in words if (words[word] > 1 if source == "trained" else word in listed)]
-        assert made.settings.glove.source == source
-        assert made.provenance["known_words"] == pytest.approx(sum(words[w] for w in have) / words.total(), abs=1e-4)
+        assert made.settings.modalities["text"].weights.source == source
+        assert made.provenance["known_words"]["text"] == pytest.approx(
+            sum(words[w] for w in have) / words.total(), abs=1e-4
+        )
 
 
 def test_training_leaves_out_what_it_may_and_says_so(home, tmp_path):
@@ -232,7 +236,7 @@ def test_training_leaves_out_what_it_may_and_says_so(home, tmp_path):
     (tmp_path / "work").mkdir()
     for weights in (home / "work").glob("weights-[va]*"):
         os.link(weights, tmp_path / "work" / weights.name)
-    strict = merged(SMALL, {"features": {"visual": {"max_failures": 0.0}}})
+    strict = merged(SMALL, {"modalities": {"visual": {"max_failures": 0.0}}})
     with pytest.raises(ExtractionError, match="clip-009.mp4") as caught:
         train(corpus / "manifest.csv", tmp_path / "work", CONCEPTS, strict)
     assert "clip-009" in (tmp_path / "work/failures.csv").read_text()
@@ -250,7 +254,10 @@ def test_weights_are_those_that_are_asked_for(home, tmp_path):
     shutil.copy2(made, tmp_path / "work")
 
     def weights(source="random"):
-        asked = {"corpus": {"calibration_clips": 2}, "weights": {"audio": {"source": str(source)}}}
+        asked = {
+            "corpus": {"calibration_clips": 2},
+            "modalities": {"audio": {"extractor": "soundnet", "weights": {"source": str(source)}}},
+        }
         path = prepare_weights("audio", check_training(read_settings(asked)), tmp_path / "work")
         return load_arrays(path), path
 
@@ -315,8 +322,17 @@ def test_what_can_not_be_asked_is_refused(home, model):
     assert model.predict([]) == []
 
 
+def sound(**settings):
+    return {"modalities": {"audio": {"extractor": "soundnet"} | settings}}
+
+
 NO_SETTINGS = {  # settings → what the error says
-    "weights no section": ({"weights": 5}, "weights: must be names and values, was 5"),
+    "temporal no section": ({"temporal": 5}, "temporal: must be names and values, was 5"),
+    "modalities no section": ({"modalities": 5}, "modalities: must be names and values, was 5"),
+    "sections of before": (
+        {"glove": {"dim": 5}},
+        "glove: is unknown; what stood there is part of each modality's source",
+    ),
     "no sections": ([1], r"must hold sections, was \[1\]"),
     "units": ({"temporal": {"units": 0}}, "temporal.units: must be a whole number from 1 to 4,096, was 0"),
     "batch": ({"temporal": {"batch_size": 2.5}}, "temporal.batch_size: must be a whole number .* was 2.5"),
@@ -326,11 +342,14 @@ NO_SETTINGS = {  # settings → what the error says
     "kernel": ({"fusion": {"kernel": "precomputed"}}, "fusion.kernel: must be one of .* was 'precomputed'"),
     "shares": ({"split": {"fractions": [0.5, 0.5]}}, "split.fractions"),
     "by": ({"split": {"by": "day"}}, "split.by: must be one of 'clip', 'video', was 'day'"),
-    "device": ({"features": {"audio": {"device": "abacus"}}}, "features.audio.device: must be .* was 'abacus'"),
+    "device": (sound(device="abacus"), "modalities.audio.device: must be .* was 'abacus'"),
     "no device": ({"temporal": {"device": "cuda:64"}}, "device must be .* was 'cuda:64'"),
-    "vectors": ({"glove": {"source": "gone.txt"}}, "gone.txt"),
-    "weights": ({"weights": {"visual": {"source": "imagnet"}}}, "did you mean 'imagenet'"),
-    "distilled": ({"weights": {"audio": {"source": "distilled"}}}, "step of their own"),
+    "vectors": ({"modalities": {"text": {"extractor": "glove", "weights": {"source": "gone.txt"}}}}, "gone.txt"),
+    "weights": (
+        {"modalities": {"a": {"extractor": "inception", "weights": {"source": "imagnet"}}}},
+        "did you mean 'imagenet'",
+    ),
+    "distilled": (sound(weights={"source": "distilled"}), "step of their own"),
     "no part": ({"split": {"fractions": [0.98, 0.01, 0.01]}}, "fractions must leave each part a clip"),
     "several": ({"fuse": {}, "split": {"sed": 1}}, "2 problems\n  split.sed: .*'seed'.*\n  fuse: .*"),
 }
@@ -347,12 +366,12 @@ def test_settings_are_tried_before_work_begins(home, tmp_path, name):
 def test_a_stated_digest_is_compared(tmp_path):
     (tmp_path / "vectors.txt").write_text("water 1 2\n")
     digest = digest_file(tmp_path / "vectors.txt")
-    stated = {"glove": {"source": str(tmp_path / "vectors.txt"), "sha256": digest}}
-    assert check_training(read_settings(stated)).glove.sha256 == digest
-    unstated = merged(stated, {"glove": {"sha256": ""}})
-    assert check_training(read_settings(unstated)).glove.sha256 == digest
-    with pytest.raises(ValueError, match="glove.sha256 must be [0-9a-f]{64}"):
-        check_training(read_settings(merged(stated, {"glove": {"sha256": "0" * 64}})))
+    stated = {"modalities.text.weights.source": str(tmp_path / "vectors.txt")}
+    for sha256 in (digest, ""):
+        checked = check_training(read_settings(None, stated | {"modalities.text.weights.sha256": sha256}))
+        assert checked.modalities["text"].weights.sha256 == digest
+    with pytest.raises(ValueError, match="modalities.text.weights.sha256 must be [0-9a-f]{64}"):
+        check_training(read_settings(None, stated | {"modalities.text.weights.sha256": "0" * 64}))
 
 
 def test_what_can_not_be_kept_is_refused_before_work_begins(home, tmp_path):
@@ -449,8 +468,8 @@ def change(**values):
 
 
 DESCRIPTIONS = {  # what model.json is changed to → what the error says
-    "newer": (change(format_version=3), "format version 3"),
-    "older": (change(format_version=1), "format version 1"),
+    "newer": (change(format_version=4), "format version 4"),
+    "older": (change(format_version=2), "format version 2"),
     "no version": (lambda about: about.pop("format_version"), "format version None"),
     "foreign": (change(format="keras"), "must have format"),
     "files missing": (lambda about: about["files"].pop("algorithm1.skops"), "algorithm1.skops is missing"),
@@ -462,8 +481,11 @@ DESCRIPTIONS = {  # what model.json is changed to → what the error says
     "concepts no names": (change(concepts=[1, 2, 3]), "concepts"),
     "fewer concepts": (change(concepts=["Damage", "Demo"]), "must score 2 concepts"),
     "no settings": (lambda about: about.pop("settings"), "settings"),
-    "settings foreign": (lambda about: about["settings"]["features"]["visual"].update(zoom=2), "features.visual.zoom"),
-    "settings wrong": (lambda about: about["settings"]["features"]["visual"].update(frames="many"), "frames"),
+    "settings foreign": (
+        lambda about: about["settings"]["modalities"]["visual"].update(zoom=2),
+        "modalities.visual.zoom",
+    ),
+    "settings wrong": (lambda about: about["settings"]["modalities"]["visual"].update(frames="many"), "frames"),
     "fusion wrong": (lambda about: about["settings"]["fusion"].update(scores="loud"), "scores"),
     "no provenance": (lambda about: about.pop("provenance"), "provenance"),
 }
@@ -701,9 +723,10 @@ def test_every_kind_of_machine_travels(tmp_path):
     temporal = {m: random.normal(size=(50, 4)) + Y @ random.normal(size=(3, 4)) for m in MODALITIES}
     for change in [{}, {"kernel": "rbf"}, {"machine": "one-vs-rest"}, {"scores": "hard"}, {"scale": False}]:
         fusion = Fusion(n_trees=10, **change)
-        algorithm = fit_algorithm1(temporal, split, fusion)
+        settings = Settings(fusion=fusion)
+        algorithm = fit_algorithm1(temporal, split, fusion, settings.order)
         held = load_algorithm1(save_algorithm1(tmp_path / "algorithm1.skops", algorithm), 12, 3)
         networks, weights = dict.fromkeys(MODALITIES), dict.fromkeys(MODALITIES, __file__)
-        made = make_model(CONCEPTS, Settings(fusion=fusion), weights, networks, held)
-        found, scored = made.fuse(temporal), score_algorithm1(algorithm, temporal, fusion.order)
+        made = make_model(CONCEPTS, settings, weights, networks, held)
+        found, scored = made.fuse(temporal), score_algorithm1(algorithm, temporal, settings.order)
         assert (found["scores"] == scored["scores"]).all() and (found["decisions"] == scored["decisions"]).all(), change

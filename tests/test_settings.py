@@ -79,9 +79,18 @@ def test_a_path_that_leads_to_no_file(tmp_path, name):
 
 
 TOGETHER = {
-    "features": ({"features.visual.frames": 500, "features.visual.size": 299}, "44,700,500 pixels computed together"),
-    "calibration": ({"weights.visual.frames": 40, "weights.visual.size": 299}, "corpus.calibration_clips (32)"),
-    "statistics": ({"corpus.calibration_clips": 2, "weights.visual.frames": 1}, "must give 4 frames or more"),
+    "features": (
+        {"modalities.visual.frames": 500, "modalities.visual.size": 299},
+        "44,700,500 pixels computed together",
+    ),
+    "calibration": (
+        {"modalities.visual.weights.frames": 40, "modalities.visual.weights.size": 299},
+        "corpus.calibration_clips (32)",
+    ),
+    "statistics": (
+        {"corpus.calibration_clips": 2, "modalities.visual.weights.frames": 1},
+        "must give 4 frames or more",
+    ),
     "network": ({"temporal.units": 4096}, "temporal: units 4,096, layers 2 and dense 128 make"),
     "clock": ({"baseline.clock": 2, "baseline.pairs": "early"}, "a pair has no third modality"),
     "lessons": ({"distillation.batch_size": 1000, "distillation.seconds": 60.0}, "60,000 seconds a batch"),
@@ -108,8 +117,16 @@ def test_settings_that_are_wrong_together(kind):
 
 def test_what_people_use_is_allowed():
     """The paper's scale, a GPU's batches, a hundred thousand clips, a small trial."""
-    paper = {"features.visual.frames": 40, "features.visual.size": 299, "weights.visual.source": "imagenet"}
-    paper |= {"weights.visual.size": 299, "features.visual.device": "cuda", "features.visual.batch_size": 256}
+    paper = {
+        "modalities.visual.frames": 40,
+        "modalities.visual.size": 299,
+        "modalities.visual.weights.source": "imagenet",
+    }
+    paper |= {
+        "modalities.visual.weights.size": 299,
+        "modalities.visual.device": "cuda",
+        "modalities.visual.batch_size": 256,
+    }
     large = {"glove.dim": 300, "corpus.clips": 100_000, "temporal.units": 512, "fusion.C": 100, "fusion.n_trees": 2000}
     assert read_settings(None, paper | large).glove.dim == 300
     assert read_settings(merged(Settings().model_dump(), SMALL)).corpus.clips == 60

@@ -1,7 +1,8 @@
 """Bring your own clips:  python tools/bring.py MANIFEST
 
-Checks the manifest and everything that it names, then writes its path, its folder and its concepts into params.yaml,
-where `dvc repro` finds them. Exit status 1, and params.yaml as it was, when a run could not start.
+Checks the manifest and everything that it names, then writes its path, its folder, its concepts and the modalities that
+it lacks into params.yaml, where `dvc repro` finds them, and makes the graphs of stages fit. Exit status 1, and
+params.yaml as it was, when a run could not start.
 With the word `simulated` instead of a path, the embedded corpus comes back.
 """
 
@@ -11,12 +12,15 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+from stages import refresh
 
 from mmdisaster.core import atomic_path
-from mmdisaster.data.inspection import format_problems, inspect_corpus
+from mmdisaster.data.inspection import format_problems
 from mmdisaster.data.manifest import check_manifest, count_concepts
-from mmdisaster.settings.reading import read_settings
+from mmdisaster.settings.reading import read_settings, with_changes
 from mmdisaster.settings.sections import Corpus
+from mmdisaster.settings.tree import Settings
+from mmdisaster.steps.corpus import look_at_corpus
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,25 +51,35 @@ def shown(path: Path) -> str:
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.as_posix()
 
 
-def bring(manifest: Path, known: list[str], max_failures: float) -> dict:
+def bring(manifest: Path, settings: Settings) -> dict:
     """Params of a manifest, once it is checked; raises `SystemExit` where a run could not start."""
     check_folder(manifest.parent)
+    known = list(settings.corpus.concepts)
     named = list(count_concepts(check_manifest(manifest)[0]))
     stated = known if set(named) == set(known) else None  # an order that was stated before stays
-    found = inspect_corpus(manifest, stated, max_failures=max_failures)
+    found, absent = look_at_corpus(manifest, settings, stated)
     print(format_problems(found), file=sys.stderr)
     if not found.can_start:
         raise SystemExit(1)
-    return {"manifest": shown(manifest), "watched": shown(manifest.parent), "concepts": stated or named}
+    taken = {
+        "manifest": shown(manifest),
+        "watched": shown(manifest.parent),
+        "concepts": stated or named,
+        "absent": absent,
+    }
+    with_changes(settings, {f"corpus.{name}": value for name, value in taken.items()})
+    for name in absent:
+        print(f"{name} takes no part: no clip has {settings.modalities[name].reads}", file=sys.stderr)
+    return taken
 
 
 def write(section: dict, taken: dict) -> None:
     """Put what was taken into a section, quoted: `No` and `1:30` are names, too."""
     for name in ["manifest", "watched"]:
         section[name] = DoubleQuotedScalarString(taken[name])
-    concepts = CommentedSeq(map(DoubleQuotedScalarString, taken["concepts"]))
-    concepts.fa.set_flow_style()
-    section["concepts"] = concepts
+    for name in ["concepts", "absent"]:
+        section[name] = CommentedSeq(map(DoubleQuotedScalarString, taken[name]))
+        section[name].fa.set_flow_style()
     for name in taken.keys() & section.ca.items.keys():
         section.ca.items[name][2].column = 0  # comments follow their values
 
@@ -77,14 +91,13 @@ def main(arguments: list[str]) -> int:
     yaml = YAML()
     yaml.width, yaml.preserve_quotes = 4096, True
     yaml.representer.add_representer(type(None), lambda to, _: to.represent_scalar("tag:yaml.org,2002:null", "null"))
-    taken = {name: getattr(Corpus(), name) for name in ["manifest", "watched", "concepts"]}
+    taken = {name: getattr(Corpus(), name) for name in ["manifest", "watched", "concepts", "absent"]}
     try:
         settings = read_settings(ROOT / "params.yaml")
         if arguments != ["simulated"]:
-            allowed = min(settings.features.visual.max_failures, settings.features.audio.max_failures)
             given = Path(arguments[0]).expanduser()
             manifest = given.parent.resolve() / given.name  # the name stays: DVC may link it into its cache
-            taken = bring(manifest, list(settings.corpus.concepts), allowed)
+            taken = bring(manifest, settings)
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -92,6 +105,7 @@ def main(arguments: list[str]) -> int:
     write(params.setdefault("corpus", CommentedMap()), taken)
     with atomic_path(ROOT / "params.yaml") as temporary:
         yaml.dump(params, temporary)
+    refresh()
     print(f"params.yaml: corpus.manifest is {taken['manifest']}, concepts are {', '.join(taken['concepts'])}")
     return 0
 

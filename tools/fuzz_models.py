@@ -32,12 +32,14 @@ def make(folder: Path) -> None:
     from mmdisaster.model.training import train
     from mmdisaster.simulate.clips import SimulationSettings, simulate_corpus
 
-    counts, two = dict(zip(CONCEPTS, [14, 10, 12], strict=True)), {"modalities": ["audio", "text"]}
+    counts, two = (
+        dict(zip(CONCEPTS, [14, 10, 12], strict=True)),
+        {"modalities": {name: SETTINGS["modalities"][name] for name in ["audio", "text"]}},
+    )
     small = SimulationSettings(24, 12, counts, 100, 76, seconds=1.2, seed=5)
     manifest = simulate_corpus(folder / "corpus", small, workers=1)
-    turned = two | {"fusion": SETTINGS["fusion"] | {"order": ["audio", "text"]}}
     save_model(folder / "model-3", train(manifest, folder / "work", CONCEPTS, SETTINGS))
-    save_model(folder / "model-2", train(manifest, folder / "work", CONCEPTS, SETTINGS | turned))
+    save_model(folder / "model-2", train(manifest, folder / "work", CONCEPTS, SETTINGS | two))
     shutil.rmtree(folder / "work")
 
 

@@ -23,12 +23,15 @@ from pydantic.fields import FieldInfo
 from mmdisaster.core import digest_json
 from mmdisaster.settings import Settings, SettingsError, read_settings
 from mmdisaster.settings.reading import merged, read_values
+from mmdisaster.settings.sections import MODALITIES
 
 TINY = {
     "corpus": {"clips": 24, "videos": 12, "calibration_clips": 4},
-    "weights": {"visual": {"frames": 1, "size": 75}},
-    "features": {"visual": {"frames": 2, "size": 75}},
-    "glove": {"dim": 8, "epochs": 2},
+    "modalities": {
+        "visual": {"extractor": "inception", "frames": 2, "size": 75, "weights": {"frames": 1, "size": 75}},
+        "audio": {"extractor": "soundnet"},
+        "text": {"extractor": "glove", "weights": {"dim": 8, "epochs": 2}},
+    },
     "temporal": {"max_epochs": 1, "units": 8, "dense": 8},
     "baseline": {"max_epochs": 1},
     "fusion": {"n_trees": 5},
@@ -81,6 +84,8 @@ def fields(section: type[BaseModel] = Settings, place: tuple[str, ...] = ()) -> 
         yield ".".join([*place, name]), field
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from fields(field.annotation, (*place, name))
+    for name, source in MODALITIES.items() if section is Settings else ():
+        yield from fields(type(source), ("modalities", name))
 
 
 def limits(field: FieldInfo) -> list[Any]:
@@ -154,8 +159,7 @@ def run(settings: Settings, folder: Path) -> None:
     from mmdisaster.steps.split import split_corpus
     from mmdisaster.steps.static import extract_features, get_weights
     from mmdisaster.steps.temporal import learn_temporal
-    from mmdisaster.steps.words import learn_words, training_texts
-    from mmdisaster.words.vectors import save_vectors
+    from mmdisaster.steps.words import fit_weights, training_texts
 
     made = folder / digest_json(settings.corpus.model_dump())[:16]
     if not (made / "corpus/corpus.json").is_file():
@@ -163,25 +167,24 @@ def run(settings: Settings, folder: Path) -> None:
         make_calibration(made / "calibration", settings.corpus)
     corpus = read_corpus(made / "corpus")
     split = split_corpus(corpus.manifest, corpus.concepts, settings.split)
-    words = learn_words(training_texts(corpus.manifest, split), settings.glove)
-    digest = digest_json(settings.model_dump(include={"weights", "features", "glove"}))[:16]
-    files = {"text": save_vectors(made / digest / "words.safetensors", words)}
-    for modality in ("visual", "audio"):
-        section = getattr(settings.weights, modality)
-        files[modality] = made / f"{modality}-{digest_json(section.model_dump())[:16]}.safetensors"
-        if not files[modality].is_file():
-            get_weights(modality, section, made / "calibration", files[modality])
+    texts = training_texts(corpus.manifest, split)
+    digest = digest_json(settings.model_dump(include={"modalities"}))[:16]
     static: dict[str, Sequences] = {}
-    for modality in settings.modalities:
-        where = made / f"{modality}-{digest}"
-        extract_features(modality, corpus.manifest, corpus.media, files[modality], settings.features, where)
+    for modality, source in settings.present.items():
+        where, own = made / f"{modality}-{digest}", digest_json(source.model_dump())[:16]
+        file = made / f"{modality}-{own}.safetensors"
+        if source.fitted:
+            fit_weights(modality, source, texts, file)
+        elif not file.is_file():
+            get_weights(modality, source, made / "calibration", file)
+        extract_features(modality, corpus.manifest, corpus.media, file, source, where)
         static[modality] = read_store(where, split.clip_ids)[1]
     networks = {name: learn_temporal(name, found, split, settings.temporal) for name, found in static.items()}
     temporal = {name: network.transform(static[name]) for name, network in networks.items()}
-    rows = [name for name in ("text", "visual-audio", "early", "late") if len(settings.modalities) == 3]
-    scored = {name: score_baseline(name, static, temporal, split, settings.baseline)[0] for name in rows}
-    algorithm = fit_algorithm1(temporal, split, settings.fusion)
-    scored["proposed"] = score_algorithm1(algorithm, temporal, settings.fusion.order)
+    rows = {row.fusion: row for row in settings.rows.values() if row.fusion != "proposed"}.values()  # one of each kind
+    scored = {row.name: score_baseline(row, static, temporal, split, settings.baseline)[0] for row in rows}
+    algorithm = fit_algorithm1(temporal, split, settings.fusion, settings.order)
+    scored["proposed"] = score_algorithm1(algorithm, temporal, settings.order)
     print(measure_rows(split, scored, settings.evaluate)["test"]["proposed"]["micro_f1"])
 
 

@@ -23,9 +23,11 @@ from mmdisaster.simulate.clips import SimulationSettings, simulate_corpus
 COUNTS = {"Flood/Storm": 14, "Damage": 10, "Speak/Briefing/Interview": 12}
 SETTINGS = {
     "corpus": {"calibration_clips": 2},
-    "weights": {"visual": {"frames": 2, "size": 75}},
-    "features": {"visual": {"frames": 2, "size": 75}},
-    "glove": {"dim": 8, "epochs": 2},
+    "modalities": {
+        "visual": {"extractor": "inception", "frames": 2, "size": 75, "weights": {"frames": 2, "size": 75}},
+        "audio": {"extractor": "soundnet"},
+        "text": {"extractor": "glove", "weights": {"dim": 8, "epochs": 2}},
+    },
     "temporal": {"units": 6, "dense": 8, "max_epochs": 2},
     "fusion": {"n_trees": 20},
 }

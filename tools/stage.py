@@ -35,10 +35,12 @@ if "DVC_STAGE" in os.environ:
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 import nbformat  # noqa: E402
+from stages import matrices  # noqa: E402
 
 from mmdisaster.core import atomic_path  # noqa: E402
 from mmdisaster.settings import Settings  # noqa: E402
 from mmdisaster.settings.reading import SettingsError, read_settings, read_values  # noqa: E402
+from mmdisaster.settings.sections import InceptionSource, SoundNetSource, weights_of  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ROOT / "nbs" / "stages"
@@ -86,10 +88,10 @@ def check_names(given: dict[str, str], wanted: dict) -> None:
 
 def check_here(stage: str, variant: dict[str, str], settings: Settings) -> None:
     """Refuse settings that ask for what this project or this machine hasn't, before the first stage."""
-    if len(settings.modalities) < 3:
-        raise StageError(f"modalities must be visual, audio and text, which Table II needs, was {settings.modalities}")
-    named = {settings.weights.visual.source, settings.weights.audio.source, settings.glove.source}
-    on = {settings.features.visual.device, settings.features.audio.device, settings.temporal.device}
+    check_graph(settings)
+    sources = settings.present.values()
+    named = {found.source for source in sources if (found := weights_of(source))}
+    on = {getattr(source, "device", "cpu") for source in sources} | {settings.temporal.device}
     if not named <= {"random", "trained"} or on != {"cpu"} or settings.corpus.manifest != "simulated":
         from mmdisaster.model.training import check_sources  # takes seconds
 
@@ -97,6 +99,19 @@ def check_here(stage: str, variant: dict[str, str], settings: Settings) -> None:
     if "variant" in variant and variant["variant"] not in (known := getattr(settings, stage, {})):
         raise StageError(f"variant must be one of {', '.join(known)}, was {variant['variant']!r}; run `make stages`")
     check_trials(stage, settings)
+
+
+def check_graph(settings: Settings) -> None:
+    """Refuse a graph that is about other modalities or rows than params.yaml."""
+    path = ROOT / "dvc.yaml"
+    for name, spec in (read_values(path)["stages"] if path.is_file() else {}).items():
+        for part, wanted in matrices(name, spec.get("matrix", {}), settings).items():
+            if spec["matrix"][part] != wanted:
+                found = ", ".join(map(str, spec["matrix"][part])) or "none"
+                expected = f"{', '.join(wanted) or 'none'} by params.yaml"
+                raise StageError(
+                    f"dvc.yaml is stale: {part} of stage {name} must be {expected}, was {found}; run `make stages`"
+                )
 
 
 def check_trials(stage: str, settings: Settings) -> None:
@@ -111,6 +126,12 @@ def check_trials(stage: str, settings: Settings) -> None:
         return
     if lessons.seeds[0] != settings.split.seed:
         raise StageError(f"distillation.seeds must begin with split.seed, {settings.split.seed}, was {lessons.seeds}")
+    wanted = {"student": SoundNetSource, "sights": InceptionSource}
+    for part, kind in wanted.items():
+        if not isinstance(settings.present.get(getattr(lessons, part)), kind):
+            raise StageError(
+                f"distillation.{part} must be a modality of {kind.title}'s, was {getattr(lessons, part)!r}"
+            )
     if settings.corpus.manifest == "simulated" and lessons.k > train:
         raise StageError(f"distillation.k must be at most the training clips, {train}, was {lessons.k}")
 

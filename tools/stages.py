@@ -1,8 +1,9 @@
-"""Keep deps and params in dvc.yaml and audit/dvc.yaml in step with the notebooks:  python tools/stages.py [--check]
+"""Keep dvc.yaml and audit/dvc.yaml in step with the notebooks and with params.yaml:  python tools/stages.py [--check]
 
 A stage depends on the rooms of the library that its notebook reaches by imports (`mmdisaster/<room>`; top-level modules
 and the rooms `steps` and `study` by file), and on the sections of params.yaml that it reads: `settings.<section>` in
-the notebook, or in a function that it hands `settings` to. Deps on data, and outs, are written by hand.
+the notebook, or in a function that it hands `settings` to. Matrices over modalities, rows and variants, and deps on a
+file per modality, are those of params.yaml. Other deps on data, and outs, are written by hand.
 With --check, change nothing and exit with status 1 where something is stale.
 """
 
@@ -27,6 +28,11 @@ FILES = ("dvc.yaml", "audit/dvc.yaml")
 LAUNCHER = "tools/stage.py"
 BY_FILE = ("steps", "study")  # they call every room: listed by file, and followed function by function
 KEPT = ".settings"  # stands for the attribute of an object
+PROPERTIES = dict.fromkeys(
+    ["present", "fitted", "rows"], {"modalities", "corpus.absent"}
+)  # of Settings → what they read
+PROPERTIES |= {"order": {"modalities", "corpus.absent", "fusion.order"}, "restricted": {"modalities", "corpus.absent"}}
+PER_MODALITY = ("models/weights-", "models/temporal-")  # beginnings of deps, one per modality
 ALSO = {
     "model": {"split", "temporal", "fusion"}
 }  # what a stage reads as a whole: a model keeps the settings of its training
@@ -146,9 +152,11 @@ def rooms(modules: Iterable[str]) -> list[str]:
     return sorted(found)
 
 
-def setting_path(names: Iterable[str]) -> str:
-    """The part of a chain of attributes that names a section or a setting."""
-    section, path = Settings, []
+def setting_paths(names: Iterable[str]) -> set[str]:
+    """The sections or settings that a chain of attributes names: its beginning, or what a property reads."""
+    section, path, names = Settings, [], [*names]
+    if names and names[0] in PROPERTIES:
+        return PROPERTIES[names[0]]
     for name in names:
         if name not in section.model_fields:
             break
@@ -157,11 +165,11 @@ def setting_path(names: Iterable[str]) -> str:
         if not (isinstance(kind, type) and issubclass(kind, Section)):
             break
         section = kind
-    return ".".join(path)
+    return {".".join(path)}
 
 
 def chains(node: ast.AST, names: set[str]) -> set[str]:
-    """Paths of settings that some code names: `settings.features.text` is features.text."""
+    """Paths of settings that some code names: `settings.temporal.units` is temporal.units."""
     found, parts = set(), list(ast.walk(node))
     inner = {id(part.value) for part in parts if isinstance(part, ast.Attribute)}
     for part in (part for part in parts if id(part) not in inner):
@@ -169,9 +177,9 @@ def chains(node: ast.AST, names: set[str]) -> set[str]:
         while isinstance(part, ast.Attribute):
             chain, part = [part.attr, *chain], part.value
         if isinstance(part, ast.Name) and part.id in names:
-            found.add(setting_path(chain))
+            found |= setting_paths(chain)
         if "settings" in chain and KEPT in names:
-            found.add(setting_path(chain[chain.index("settings") + 1 :]))
+            found |= setting_paths(chain[chain.index("settings") + 1 :])
     return found - {""}
 
 
@@ -199,13 +207,20 @@ def called(call: ast.Call) -> str:
     return ast.unparse(inner.args[0] if isinstance(inner, ast.Call) and inner.args else inner)
 
 
+def wrapped(value: ast.expr) -> str:
+    """Name of a function, also inside others, such as `in_worker(function)`."""
+    while isinstance(value, ast.Call) and value.args:
+        value = value.args[0]
+    return ast.unparse(value)
+
+
 def read_by(node: ast.AST, known: dict[str, Use], names: set[str], seen: set) -> set[str]:
     """Paths of settings that some code reads from `names`, itself or in library functions that it hands these to."""
     aliases = {}
     for part in ast.walk(node):
         if isinstance(part, ast.Assign) and isinstance(part.value, ast.Call) and isinstance(part.targets[0], ast.Name):
             if ast.unparse(part.value.func) == "delayed":  # run = delayed(run_trial)
-                aliases[part.targets[0].id] = ast.unparse(part.value.args[0])
+                aliases[part.targets[0].id] = wrapped(part.value.args[0])
             elif is_settings(part.value, known, names):  # changed = with_changes(settings, …)
                 names = names | {part.targets[0].id}
     found = chains(node, names)
@@ -251,7 +266,6 @@ def params(stage: str, code: str, matrix: dict[str, Any], settings: Settings) ->
     paths = {stage if path.startswith(f"{stage}.") else path for path in paths}
     for path in list(paths):
         for name, values in matrix.items():
-            values = settings.modalities if values == "${modalities}" else values
             if "." not in path and not isinstance(values, str) and set(values) <= parts_of(getattr(settings, path)):
                 paths = paths - {path} | {f"{path}.${{item.{name}}}"}
     whole = {path for path in paths if not any(path.startswith(f"{other}.") for other in paths)}
@@ -259,15 +273,43 @@ def params(stage: str, code: str, matrix: dict[str, Any], settings: Settings) ->
     return sorted(whole, key=lambda path: (order.index(path.split(".")[0]), path))
 
 
+def runnable(section: str, settings: Settings) -> list[str]:
+    """The variants of a section that change nothing of a modality that takes no part."""
+    absent = {f"modalities.{name}" for name in settings.corpus.absent}
+    variants = getattr(settings, section).items()
+    return [name for name, changes in variants if not absent & {".".join(key.split(".")[:2]) for key in changes}]
+
+
+def matrices(stage: str, matrix: dict[str, Any], settings: Settings) -> dict[str, list[str]]:
+    """What the parts of a stage's matrix must be that follow params.yaml."""
+    learnt, present = [*settings.fitted], [*settings.present]
+    modality = {"words": learnt, "weights": [name for name in present if name not in learnt]}.get(stage, present)
+    rows = [name for name in settings.rows if name != "proposed"]
+    wanted = {"modality": modality, "approach": rows}
+    wanted |= {"variant": runnable(stage, settings)} if "variant" in matrix else {}
+    return {name: wanted[name] for name in matrix if name in wanted}
+
+
+def per_modality(deps: list[str], settings: Settings) -> list[str]:
+    """Deps with one file for each modality, where there was one for some modality."""
+    found = []
+    for dep in deps:
+        begin = next((name for name in PER_MODALITY if dep.startswith(name) and "${" not in dep), None)
+        named = [f"{begin}{name}.safetensors" for name in settings.present] if begin else [dep]
+        found += [name for name in named if name not in found]
+    return found
+
+
 def renew(stages: dict[str, Any], settings: Settings) -> None:
     """Write what is computed into the stages of a dvc.yaml."""
     for stage, spec in stages.items():
         notebook = f"nbs/stages/{stage}.ipynb"
         code, deps = notebook_code(ROOT / notebook), spec["deps"]
-        if "variant" in spec.get("matrix", {}):
-            names = type(deps)(getattr(settings, stage))
-            names.fa.set_flow_style()
-            spec["matrix"]["variant"] = names
+        for name, values in matrices(stage, spec.get("matrix", {}), settings).items():
+            spec["matrix"][name] = type(deps)(values)
+            spec["matrix"][name].fa.set_flow_style()
+        if (renewed := per_modality(deps, settings)) != [*deps]:
+            deps[:] = renewed
         for i in reversed(range(len(deps))):
             if deps[i] == LAUNCHER or deps[i].startswith(("mmdisaster/", "nbs/stages/")):
                 del deps[i]
@@ -279,21 +321,34 @@ def renew(stages: dict[str, Any], settings: Settings) -> None:
             spec.insert(list(spec).index("cmd") + 1, "params", found)
 
 
-def main(arguments: list[str]) -> int:
-    settings, stale = read_settings(ROOT / "params.yaml"), []
+def stale_files(settings: Settings) -> list[tuple[str, str]]:
+    """Names and new texts of graphs that aren't what they must be."""
+    stale = []
     for file in FILES:
         old = (ROOT / file).read_text(encoding="utf-8")
         graph, new = yaml.load(old), StringIO()
         renew(graph["stages"], settings)
         yaml.dump(graph, new)
         stale += [(file, new.getvalue())] if new.getvalue() != old else []
-    if "--check" in arguments:
-        print(*(f"{file} is stale: run `python tools/stages.py`" for file, _ in stale), sep="\n", file=sys.stderr)
-        return int(bool(stale))
+    return stale
+
+
+def refresh() -> list[str]:
+    """Write the graphs anew where they are stale; the names of those that were."""
+    stale = stale_files(read_settings(ROOT / "params.yaml"))
     for file, text in stale:
         with atomic_path(ROOT / file) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    return 0
+    return [file for file, _ in stale]
+
+
+def main(arguments: list[str]) -> int:
+    if "--check" not in arguments:
+        refresh()
+        return 0
+    stale = stale_files(read_settings(ROOT / "params.yaml"))
+    print(*(f"{file} is stale: run `python tools/stages.py`" for file, _ in stale), sep="\n", file=sys.stderr)
+    return int(bool(stale))
 
 
 if __name__ == "__main__":

@@ -6,9 +6,8 @@
 __all__ = ['STATIC', 'TEMPORAL', 'BASELINES', 'FUSION', 'PROTOCOL', 'REGISTER', 'Gap', 'in_force', 'register_table']
 
 # %% ../../nbs/1_paper/02_register.ipynb #21-004
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
 import pandas as pd
@@ -30,8 +29,11 @@ def in_force(
     gap: Gap,  # an entry of the register
     settings: Any,  # `Settings`, or any object with the same attributes
 ) -> Any:  # value of the gap's param
-    "The value that a gap's param has."
-    return attrgetter(gap.param)(settings)
+    "The value that a gap's param has; None where its modality isn't there."
+    found = settings
+    for name in gap.param.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else getattr(found, name, None)
+    return found
 
 # %% ../../nbs/1_paper/02_register.ipynb #r-007
 def _readings(
@@ -75,7 +77,7 @@ _VECTORS = [
         },
         "GloVe has no published vectors of 1,000 dimensions, while 1,000 positions is a usual padding length; no "
         "description here is that long, so the bound never binds",
-        "features.text.max_positions",
+        "modalities.text.max_positions",
     ),
     Gap(
         "dimension of the word vectors",
@@ -83,7 +85,7 @@ _VECTORS = [
         '"a pre-trained word embedding model called GloVe"',
         {50: "GloVe's smallest published size", 100: "", 200: "", 300: "GloVe's largest published size"},
         "vectors are trained on a few hundred descriptions, which carry no more",
-        "glove.dim",
+        "modalities.text.weights.dim",
     ),
 ]
 
@@ -98,7 +100,7 @@ _GLOVE = [
             True: "one vector in both roles",
         },
         "the cited method; with one γ a word can't be far from itself",
-        "glove.shared",
+        "modalities.text.weights.shared",
     ),
     Gap(
         "weight of rare word pairs",
@@ -106,7 +108,7 @@ _GLOVE = [
         'X_max, "the cutoff threshold", without a value',
         {10.0: "for a corpus of a few hundred descriptions", 100.0: "Pennington et al. 2014, for billions of words"},
         "at 100 hardly any pair of this corpus would weigh fully",
-        "glove.x_max",
+        "modalities.text.weights.x_max",
     ),
 ]
 
@@ -119,7 +121,7 @@ _NETWORKS = [
         {0.0: "batch norm without shift", 1.0: "", 2.0: "β = 2 in each batch norm", 3.0: ""},
         "with β = 0 each ReLU forgets half of what it sees, and after 94 layers little is left; seen on clips outside "
         "this corpus",
-        "weights.visual.shift",
+        "modalities.visual.weights.shift",
     ),
     Gap(
         "scale of random networks, for sound",
@@ -127,7 +129,7 @@ _NETWORKS = [
         "pretrained networks, which laptop scale can't have",
         {0.0: "batch norm without shift", 1.0: "", 2.0: "β = 2 in each batch norm", 3.0: ""},
         "as for frames",
-        "weights.audio.shift",
+        "modalities.audio.weights.shift",
     ),
 ]
 
@@ -139,7 +141,7 @@ _CLIPS = [
         '"a fixed number of frames (40 frames in this case)"',
         {8: "laptop scale", 16: "twice the work", 40: "paper scale"},
         "two cores, no GPU; stated with every table",
-        "features.visual.frames",
+        "modalities.visual.frames",
     ),
     Gap(
         "size of a frame",
@@ -147,7 +149,7 @@ _CLIPS = [
         "nothing",
         {107: "laptop scale", 149: "twice the work", 299: "Inception-V3's own size"},
         "two cores, no GPU; stated with every table",
-        "features.visual.size",
+        "modalities.visual.size",
     ),
     Gap(
         "how a sequence becomes one static vector",

@@ -202,7 +202,9 @@ TEXTS = ("clip_id", "video_id", "media", "text", "labels")  # columns of text
 Check = Callable[[int, dict[str, Any]], list[Problem]]  # number of a row, and the row → its problems
 
 
-def _row_problems(number: int, row: dict[str, Any], read: Sequence[str], check: Check | None) -> list[Problem]:
+def _row_problems(
+    number: int, row: dict[str, Any], read: Sequence[str], check: Check | None, alone: bool = False
+) -> list[Problem]:
     "Problems of a row; `start` and `end` become numbers in place, and what is no text becomes empty."
     faults = {name: fault for name in TEXTS if name in read and (fault := text_fault(name, row[name]))}
     found = [Problem(number, name, row[name], fault) for name, fault in faults.items()]
@@ -210,7 +212,7 @@ def _row_problems(number: int, row: dict[str, Any], read: Sequence[str], check: 
     if found or empty:
         row.update(dict.fromkeys(faults, ""), start=math.nan, end=math.nan)
         return found or [Problem(number, None, None, "must not be empty")]
-    if not row["media"] and not row["text"].strip():
+    if not alone and not row["media"] and not row["text"].strip():
         found.append(Problem(number, "media", "", "must name a file where there is no text"))
     return [*(check(number, row) if check else []), *found, *_part_problems(number, row)]
 
@@ -225,14 +227,16 @@ def check_rows(
     if isinstance(table, Problem):
         return [], [table]
     table = table.rename(columns=lambda name: str(name).strip()).astype(object)
-    if problems := column_problems(list(table.columns), required, optional):
+    alone = not {"media", "text"} & {*table.columns}  # clips of features that exist already
+    needed = [name for name in required if name != "media" or not alone]
+    if problems := column_problems(list(table.columns), needed, [*optional, *(set(required) - set(needed))]):
         return [], problems
     read = (*required, *optional)
     for name in TEXTS:
         if name in table or name in read:
             table[name] = [_clean(name, value) for value in table[name]] if name in table else ""
     rows: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
-    return rows, [found for i, row in enumerate(rows, start=2) for found in _row_problems(i, row, read, check)]
+    return rows, [found for i, row in enumerate(rows, start=2) for found in _row_problems(i, row, read, check, alone)]
 
 # %% ../../nbs/3_data/91_checks.ipynb #c034
 NO_ROWS = Problem(None, None, None, "has no rows; each row must be a clip")

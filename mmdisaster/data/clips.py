@@ -7,7 +7,7 @@ __all__ = ['Clip', 'table_clips', 'read_clips']
 
 # %% ../../nbs/3_data/12_clips.ipynb #c025
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ class Clip:
     text: str = ""  # description
     start: float | None = None  # seconds from the beginning of the file; None: its beginning
     end: float | None = None  # seconds from the beginning of the file; None: its end
+    clip_id: str = field(default="", compare=False)  # its name, by which features that exist already are found
+    folder: str | Path = field(default="", compare=False)  # what the files of such features are relative to
 
     def __post_init__(self) -> None:
         unicode = not isinstance(self.text, str) or text_fault("text", self.text) is None
@@ -41,6 +43,8 @@ class Clip:
             ("text", isinstance(self.text, str), "text, or empty"),
             ("start", _is_seconds(self.start), "seconds from 0 up, or None"),
             ("end", _is_seconds(self.end), "seconds from 0 up, or None"),
+            ("clip_id", isinstance(self.clip_id, str), "text, or empty"),
+            ("folder", isinstance(self.folder, str | Path), "a folder's path, or empty"),
             ("text", unicode, "Unicode without NUL characters"),  # a shell passes bytes on in other encodings
         ]:
             if not fits:
@@ -49,12 +53,12 @@ class Clip:
 # %% ../../nbs/3_data/12_clips.ipynb #c034
 def _checked(table: pd.DataFrame | Problem, folder: Path) -> tuple[list[Clip], list[Problem]]:
     "Rows as clips, none where there are problems; all problems."
-    rows, problems = check_rows(table, ["media"], ["text", "start", "end"])
+    rows, problems = check_rows(table, ["media"], ["text", "start", "end", "clip_id"])
     clips = []
     for row in [] if problems else rows:
         start, end = (None if math.isnan(row[name]) else row[name] for name in ("start", "end"))
         media = folder / spelt(row["media"], folder) if row["media"] else ""
-        clips.append(Clip(media, row["text"], start, end))
+        clips.append(Clip(media, row["text"], start, end, row["clip_id"], folder))
     return clips, problems
 
 # %% ../../nbs/3_data/12_clips.ipynb #c037

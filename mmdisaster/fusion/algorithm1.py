@@ -22,6 +22,7 @@ from ..data.labels import LabelCoding
 from .elimination import Data, RecursiveElimination, training_and_validation
 from .powerset import WeightedPowersetSVC
 from .ranking import Ranking, gini_ranking, permutation_ranking
+from ..paper.tables import ORDER
 from ..settings.reading import check_section
 from ..settings.sections import Fusion
 
@@ -30,7 +31,7 @@ _DEFAULT = Fusion()
 # %% ../../nbs/2_method/17_algorithm1.ipynb #20-011
 def join_features(
     temporal: Mapping[str, np.ndarray],  # modality → temporal features, (clips, width)
-    order: Iterable[str] = _DEFAULT.order,  # modalities, first columns first
+    order: Iterable[str] = ORDER,  # modalities, first columns first
 ) -> np.ndarray:  # F, (clips, sum of widths)
     "Concatenate the modalities' features (lines 1 to 5)."
     return np.hstack([temporal[modality] for modality in order])

@@ -20,14 +20,22 @@ from ..fusion.algorithm1 import Algorithm1
 from ..fusion.saved import load_algorithm1, save_algorithm1
 from .prediction import Model, ModelError, check_weights, read_file
 from ..settings.reading import SettingsError, check_section
-from ..settings.sections import Features, Section, knob
+from mmdisaster.settings.sections import (
+    AnySource,
+    GloveSource,
+    InceptionSource,
+    Section,
+    SoundNetSource,
+    knob,
+    weights_of,
+)
 from ..settings.tree import Settings
 from ..static.inception import InceptionV3
 from ..static.soundnet import SoundNetFeatures
 from ..temporal.classifiers import TemporalClassifier, load_classifier, save_classifier
 
 # %% ../../nbs/6_use/06_folder.ipynb #30-072
-FORMAT, FORMAT_VERSION = "mmdisaster model", 2
+FORMAT, FORMAT_VERSION = "mmdisaster model", 3
 ALGORITHM = "algorithm1.skops"
 
 
@@ -35,8 +43,8 @@ def model_files(
     settings: Settings,  # which modalities there are
 ) -> list[str]:  # names, without model.json
     "The files of a model's folder."
-    kinds = ["weights", "temporal"]
-    return [*(f"{kind}-{modality}.safetensors" for kind in kinds for modality in settings.modalities), ALGORITHM]
+    weights = [f"weights-{name}.safetensors" for name, source in settings.present.items() if weights_of(source)]
+    return [*weights, *(f"temporal-{name}.safetensors" for name in settings.present), ALGORITHM]
 
 # %% ../../nbs/6_use/06_folder.ipynb #30-072b
 def _write_files(
@@ -45,10 +53,11 @@ def _write_files(
 ) -> None:
     "Write everything but model.json."
     folder.mkdir(parents=True)
-    for modality in model.settings.modalities:
-        original, copied = Path(model.weights[modality]), folder / f"weights-{modality}.safetensors"
+    for modality, file in model.weights.items():
+        original, copied = Path(file), folder / f"weights-{modality}.safetensors"
         shutil.copyfile(original, copied)
         check_weights(copied, model.digests[modality], original)
+    for modality in model.settings.present:
         save_classifier(folder / f"temporal-{modality}.safetensors", model.networks[modality])
     fitted = save_algorithm1(folder / ALGORITHM, model.algorithm)
     for path in folder.iterdir():
@@ -66,7 +75,7 @@ class Description(Section):
     "What model.json says."
 
     format: Literal["mmdisaster model"] = knob(FORMAT, "what this is")
-    format_version: Literal[2] = knob(FORMAT_VERSION, "of this schema")
+    format_version: Literal[3] = knob(FORMAT_VERSION, "of this schema")
     concepts: tuple[str, ...] = knob(..., "in the order of the scores", min_length=1)
     settings: Settings = knob(..., "of the whole training")
     versions: dict[str, str] = knob(..., "library → version that it was trained with")
@@ -97,13 +106,9 @@ def on_device(
     device: str,  # as torch calls it
 ) -> Settings:
     "Settings with all networks on a device."
-    features = settings.features.model_copy(
-        update={
-            name: getattr(settings.features, name).model_copy(update={"device": device}) for name in ("visual", "audio")
-        }
-    )
     temporal = settings.temporal.model_copy(update={"device": device})
-    return settings.model_copy(update={"features": features, "temporal": temporal})
+    moved = settings.with_sources({name: source.changed(device) for name, source in settings.modalities.items()})
+    return moved.model_copy(update={"temporal": temporal})
 
 # %% ../../nbs/6_use/06_folder.ipynb #30-073b
 LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # what file managers leave in folders that were looked at
@@ -162,9 +167,6 @@ def _check_description(
     if found.pop("digest", None) != digest_json(found):
         raise ValueError("is damaged: its contents don't have its digest")
     about = check_section(Description, found, "contents")
-    if unknown := set(about.settings.modalities) - set(Features.model_fields):
-        known = ", ".join(Features.model_fields)
-        raise ValueError(f"settings: modalities must be some of {known}, {min(unknown)!r} isn't")
     if len(set(about.concepts)) < len(about.concepts):
         raise ValueError(f"concepts must be different names, were {list(about.concepts)}")
     wrong = sorted(set(model_files(about.settings)) ^ set(about.files))
@@ -249,13 +251,18 @@ def _static_width(
 def _check_width(
     folder: Path,
     modality: str,
+    source: AnySource,
     width: int,  # values per vector that the temporal network takes
 ) -> None:
     "Raise `ModelError` where a temporal network takes other vectors than its static network gives."
-    name = f"weights-{modality}.safetensors"
-    known = {"visual": InceptionV3.dim, "audio": SoundNetFeatures.dim}
-    given = known.get(modality) or read_file(folder, name, _static_width)
-    if width != given:
+    name, known = (
+        f"weights-{modality}.safetensors",
+        {InceptionSource: InceptionV3.dim, SoundNetSource: SoundNetFeatures.dim},
+    )
+    given = known.get(type(source))
+    if isinstance(source, GloveSource):
+        given = read_file(folder, name, _static_width)
+    if given and width != given:
         reason = f"must take vectors of {given} values, as {name} gives, takes {width}"
         raise ModelError(folder, f"temporal-{modality}.safetensors", reason)
 
@@ -276,16 +283,17 @@ def load_model(
         name = f"temporal-{modality}.safetensors"
         return read_file(folder, name, lambda path: _read_network(path, device, concepts))
 
-    networks = {modality: network(modality) for modality in settings.modalities}
+    networks = {modality: network(modality) for modality in settings.present}
     for modality, network_ in networks.items():
-        _check_width(folder, modality, network_.n_features_in_)
+        _check_width(folder, modality, settings.modalities[modality], network_.n_features_in_)
     width = sum(_width(network) for network in networks.values())
 
     def fitted(path: Path) -> Algorithm1:
         return load_algorithm1(path, width, concepts)
 
     algorithm = read_file(folder, ALGORITHM, fitted)
-    weights = {modality: folder.absolute() / f"weights-{modality}.safetensors" for modality in settings.modalities}
+    weighty = [modality for modality, source in settings.present.items() if weights_of(source)]
+    weights = {modality: folder.absolute() / f"weights-{modality}.safetensors" for modality in weighty}
     digests = {modality: about.files[path.name].sha256 for modality, path in weights.items()}
     kept = about.provenance, about.versions
     return Model(list(about.concepts), settings, weights, digests, networks, algorithm, *kept)  # type: ignore[arg-type]

@@ -24,9 +24,10 @@ from ..data.sequences import Sequences
 from ..data.store import read_store
 from ..fusion.algorithm1 import Algorithm1, join_features
 from ..runs import temporary_folder
+from ..settings.sections import weights_of
 from ..settings.tree import Settings
 from ..static.extraction import Extractor, extract
-from ..static.extractors import make_extractor
+from ..static.sources import make_extractor
 from ..steps.evaluation import Provenance
 from ..temporal.classifiers import TemporalClassifier
 
@@ -123,7 +124,9 @@ class Model:
 
     concepts: list[str]  # in the order of the scores' columns
     settings: Settings  # of the whole training
-    weights: dict[str, Path]  # modality → file with the weights of its static network, or with word vectors
+    weights: dict[
+        str, Path
+    ]  # modality → file with the weights of its static network, or with word vectors, where it has any
     digests: dict[str, str]  # modality → SHA-256 of that file
     networks: dict[str, TemporalClassifier]  # modality → fitted temporal network
     algorithm: Algorithm1  # fitted
@@ -137,22 +140,27 @@ class Model:
 
     def extractor(
         self,
-        modality: str,  # one of `settings.modalities`
+        modality: str,  # one of `settings.present`
     ) -> Extractor:
         "The extractor of a modality, made when it is first needed; raises `ModelError` where its weights changed."
-        if modality not in self._extractors:
-            path, section = Path(self.weights[modality]), getattr(self.settings.features, modality)
+        if modality in self._extractors:
+            return self._extractors[modality]
+        source, limits = self.settings.modalities[modality], self.settings.media
+        if modality in self.weights:
+            path = Path(self.weights[modality])
             check_weights(path, self.digests[modality])
-            make = lambda path: make_extractor(modality, path, section, self.settings.media)  # noqa: E731
-            self._extractors[modality] = read_file(path.parent, path.name, make)
-        return self._extractors[modality]
+            made = read_file(path.parent, path.name, lambda path: make_extractor(modality, source, path, limits))
+        else:
+            made = make_extractor(modality, source, None, limits)
+            made.dim = self.networks[modality].n_features_in_  # of features that exist already
+        return self._extractors.setdefault(modality, made)
 
     def fuse(
         self,
         temporal: Mapping[str, np.ndarray],  # modality → (clips, width)
     ) -> dict[str, np.ndarray]:  # "scores" and "decisions", each (clips, concepts)
         "Scores and decisions out of temporal features."
-        F = join_features(temporal, self.settings.fusion.order)
+        F = join_features(temporal, self.settings.order)
         decisions = in_batches(self.algorithm.predict, F).astype(np.uint8)
         return {"scores": in_batches(self.algorithm.decision_function, F), "decisions": decisions}
 
@@ -175,7 +183,8 @@ def _table(
     "Clips as rows of a manifest, whose ids are their positions."
     media = [str(Path(clip.media).absolute()) if clip.media else "" for clip in clips]
     rows = [{"text": clip.text, "start": clip.start, "end": clip.end} for clip in clips]
-    table = pd.DataFrame(rows).astype({"start": float, "end": float})
+    given = [{"feature_id": clip.clip_id, "feature_root": str(Path(clip.folder).absolute())} for clip in clips]
+    table = pd.DataFrame(rows).astype({"start": float, "end": float}).assign(**pd.DataFrame(given))
     table["media"] = pd.Series(media, dtype=object)  # a file's name may hold bytes that are no text
     return table.assign(clip_id=[str(i) for i in range(len(clips))])
 
@@ -196,7 +205,7 @@ def _failures(
     modalities: Sequence[str],
 ) -> dict[str, str]:  # clip id → reason
     "Why clips can't be scored."
-    nothing = "has neither pictures nor sound nor text"
+    nothing = f"has nothing of {', '.join(modalities)}"
     failures = {**found} | {clip_id: nothing for clip_id, lacks in missing.items() if len(lacks) == len(modalities)}
     folders = [i for i, media in zip(table["clip_id"], table["media"], strict=True) if os.path.isdir(media)]
     return failures | {clip_id: "is a folder, must be a media file" for clip_id in folders}
@@ -210,19 +219,19 @@ def _read_features(
 ) -> _Read:
     "Static features of the clips, by the pipeline's own extraction."
     missing, failures = {clip_id: list[str]() for clip_id in table["clip_id"]}, dict[str, str]()
-    for modality in model.settings.modalities:
+    for modality in model.settings.present:
         extractor, store = model.extractor(modality), folder / modality
         try:
             report = extract(table, Path(), extractor, store, shard_clips=16, max_failures=1.0, verbose=verbose)
         except (ValueError, ArithmeticError) as error:  # whatever files hold: weights that no training gave
-            path = Path(model.weights[modality])
+            path = Path(model.weights.get(modality, f"temporal-{modality}.safetensors"))
             raise ModelError(path.parent, path.name, f"gives features that can't be used: {error}") from error
         failures |= {failure["clip_id"]: failure["reason"] for failure in report.failures}
         for clip_id in report.absent:
             missing[clip_id].append(modality)
-    failures = _failures(table, failures, missing, model.settings.modalities)
+    failures = _failures(table, failures, missing, [*model.settings.present])
     kept = [clip_id for clip_id in table["clip_id"] if clip_id not in failures]
-    static = {modality: read_store(folder / modality, kept)[1] for modality in model.settings.modalities}
+    static = {modality: read_store(folder / modality, kept)[1] for modality in model.settings.present}
     return _Read(static, missing, failures)
 
 # %% ../../nbs/6_use/04_prediction.ipynb #30-039
@@ -251,7 +260,7 @@ def _scaled_are_finite(
     vectors: Mapping[str, np.ndarray],  # modality → temporal features, (clips, width), finite
 ) -> np.ndarray:  # (clips,)
     "Whether features are finite on the scale of the training clips as well."
-    F, scaler = join_features(vectors, model.settings.fusion.order), model.algorithm.scaler_
+    F, scaler = join_features(vectors, model.settings.order), model.algorithm.scaler_
     with np.errstate(over="ignore"):
         return np.isfinite(F if scaler is None else scaler.transform(F)).all(axis=1)
 
@@ -309,15 +318,14 @@ def placeless(
     settings: Settings,  # of a training
 ) -> Settings:
     "Settings that name files without the folders they lie in."
-
-    def named(section: Any) -> Any:
-        return section.model_copy(update={"source": Path(section.source).name})
-
-    weights = settings.weights.model_copy(
-        update={"visual": named(settings.weights.visual), "audio": named(settings.weights.audio)}
-    )
+    weights = {name: weights_of(source) for name, source in settings.modalities.items()}
+    named = {
+        name: settings.modalities[name].changed(source=Path(found.source).name)
+        for name, found in weights.items()
+        if found
+    }
     corpus = settings.corpus.model_copy(update={"manifest": Path(settings.corpus.manifest).name, "watched": "."})
-    return settings.model_copy(update={"weights": weights, "glove": named(settings.glove), "corpus": corpus})
+    return settings.with_sources(named).model_copy(update={"corpus": corpus})
 
 # %% ../../nbs/6_use/04_prediction.ipynb #30-042b
 def make_model(
@@ -329,7 +337,9 @@ def make_model(
     provenance: Provenance | None = None,  # what they were trained on
 ) -> Model:
     "Put fitted parts together."
-    files = {modality: Path(weights[modality]).absolute() for modality in settings.modalities}
+    settings = settings.restricted()
+    weighty = [modality for modality, source in settings.modalities.items() if weights_of(source)]
+    files = {modality: Path(weights[modality]).absolute() for modality in weighty}
     digests = {modality: digest_file(path) for modality, path in files.items()}
     fitted = {modality: networks[modality] for modality in settings.modalities}
     about = provenance if provenance is not None else Provenance()

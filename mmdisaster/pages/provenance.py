@@ -8,6 +8,8 @@ __all__ = ['describe_run']
 # %% ../../nbs/4_experiment/05_provenance.ipynb #18-004
 from collections.abc import Mapping
 
+from ..settings.sections import MODALITIES, SOURCES
+
 # %% ../../nbs/4_experiment/05_provenance.ipynb #18-021
 def _network_words(name: str, weights: Mapping) -> str:
     "A static network and where its weights come from."
@@ -25,11 +27,11 @@ def _corpus_words(corpus: Mapping) -> str:
     return f"simulated corpus of {settings['clips']:,} clips (noise: {noise}; seed {settings['seed']})"
 
 # %% ../../nbs/4_experiment/05_provenance.ipynb #18-021cx
-def _vector_words(vectors: Mapping) -> str:
+def _vector_words(name: str, vectors: Mapping) -> str:
     "Where word vectors come from."
     if vectors.get("source", "trained") == "trained":
-        return f"GloVe: trained on {vectors['descriptions']} training descriptions"
-    return f"GloVe: vectors from {vectors['source']}"
+        return f"{name}: trained on {vectors['descriptions']} training descriptions"
+    return f"{name}: vectors from {vectors['source']}"
 
 # %% ../../nbs/4_experiment/05_provenance.ipynb #18-021dx
 def _missing_words(missing: Mapping) -> str:
@@ -38,17 +40,42 @@ def _missing_words(missing: Mapping) -> str:
     words += [f"{missing['failed']} unreadable and left out"] if missing.get("failed") else []
     return f" Clips: {', '.join(words)}." if words else ""
 
+# %% ../../nbs/4_experiment/05_provenance.ipynb #k-002
+def _papers_sources(provenance: Mapping) -> dict[str, dict]:
+    "Sources of results that don't name them: those of the paper's modalities."
+    return {name: MODALITIES[name].model_dump(include={"extractor"}) for name in provenance["weights"]}
+
+
+def _source_words(modality: str, sources: Mapping, provenance: Mapping) -> str:
+    "What a modality's features are made by."
+    if "features" in sources[modality]:
+        return f"{modality}: {sources[modality]['features']}"
+    kind = sources[modality]["extractor"]
+    shared = [source.get("extractor") for source in sources.values()].count(kind) > 1
+    title = f"{SOURCES[kind].title} ({modality})" if shared else SOURCES[kind].title
+    weights, settings = (provenance[part].get(modality, {}) for part in ("weights", "features"))
+    if kind == "glove":
+        return _vector_words(title, weights["provenance"])
+    words, frames = _network_words(title, weights) if "source" in weights else title, settings.get("settings", {})
+    return f"{words}, {frames['frames']} frames of {frames['size']} px" if "frames" in frames else words
+
+# %% ../../nbs/4_experiment/05_provenance.ipynb #k-004
+def _scale_words(sources: Mapping, provenance: Mapping) -> str:
+    "Which scale it is, with a comma; empty where none of the paper's networks takes part."
+    papers = [name for name, source in sources.items() if source.get("extractor") in ("inception", "soundnet")]
+    frames = [provenance["features"].get(name, {}).get("settings", {}) for name in papers]
+    random = "random" in [provenance["weights"][name]["source"] for name in papers]
+    small = any(found.get("frames", 40) < 40 or found.get("size", 299) < 299 for found in frames)
+    return f"{'Laptop' if random or small else 'Paper'} scale, " if papers else ""
+
 # %% ../../nbs/4_experiment/05_provenance.ipynb #18-028
 def describe_run(
     provenance: Mapping,  # corpus, clips, features, weights, missing: what stage `evaluate` gathers
 ) -> str:  # two or three sentences
     "What a run's numbers rest on: scale, corpus, split, static features, and what is missing."
-    weights, visual = provenance["weights"], provenance["features"]["visual"]["settings"]
-    random = "random" in (weights["visual"]["source"], weights["audio"]["source"])
-    scale = "Laptop scale" if random or visual["frames"] < 40 or visual["size"] < 299 else "Paper scale"
+    sources = provenance.get("sources") or _papers_sources(provenance)
     split = ", ".join(f"{number} {part}" for part, number in provenance["clips"].items())
-    pictures = f"{_network_words('Inception-V3', weights['visual'])}, {visual['frames']} frames of {visual['size']} px"
-    networks = f"{pictures}; {_network_words('SoundNet', weights['audio'])}"
-    static = f"{networks}; {_vector_words(weights['text']['provenance'])}."
+    static = "; ".join(_source_words(name, sources, provenance) for name in sources)
     missing = _missing_words(provenance.get("missing", {}))
-    return f"{scale}, {_corpus_words(provenance['corpus'])}: {split} clips. {static}{missing}"
+    corpus = f"{_scale_words(sources, provenance)}{_corpus_words(provenance['corpus'])}"
+    return f"{corpus[0].upper()}{corpus[1:]}: {split} clips. {static}.{missing}"

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from ..paper.tables import PAPER_TABLE_ONE
-from .sections import LARGEST_SEED, Figure, Section, different, knob, path_knob, seed_knob
+from .sections import LARGEST_SEED, Figure, Modality, Section, different, knob, path_knob, seed_knob
 
 # %% ../../nbs/7_ground/03_audits.ipynb #s-051
 CORPUS = 1540  # clips of the paper's corpus (§IV-A), of which a fifth are tested (§IV-B)
@@ -121,6 +121,8 @@ class Distillation(Interval):
     "SoundNet learns from the pictures of the same clips."
 
     seeds: Seeds = seeds_knob(SEEDS[:2], "our choice: splits; the first must be split.seed, its weights are kept")
+    student: Modality = knob("audio", "the modality whose network learns")
+    sights: Modality = knob("visual", "the modality that it learns from")
     teacher: str = path_knob("clusters", "of a visual network without classes; or a file that holds its fc.weight and fc.bias")
     k: int = knob(32, "clusters", "our choice: more classes than concepts", ge=2, le=1000)
     components: int = knob(32, "directions in which clips are compared", ge=1, le=2048)
@@ -153,10 +155,10 @@ Changes = Annotated[dict[str, Any], Field(min_length=1)]  # dotted name of a set
 Variants = dict[Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)], Changes]  # each name is a file's
 
 VARIANTS: Variants = {
-    "glove-dim-100": {"glove.dim": 100},
-    "glove-shared": {"glove.shared": True},
-    "glove-x-max-100": {"glove.x_max": 100.0},
-    "text-positions-20": {"features.text.max_positions": 20},
+    "glove-dim-100": {"modalities.text.weights.dim": 100},
+    "glove-shared": {"modalities.text.weights.shared": True},
+    "glove-x-max-100": {"modalities.text.weights.x_max": 100.0},
+    "text-positions-20": {"modalities.text.max_positions": 20},
     "temporal-feature-lstm": {"temporal.feature": "lstm"},
     "temporal-summary-last": {"temporal.summary": "last"},
     "temporal-residual-skip": {"temporal.residual": "skip"},
@@ -191,8 +193,8 @@ VARIANTS: Variants = {
 
 # %% ../../nbs/7_ground/03_audits.ipynb #s-065
 STATIC: Variants = {
-    "visual-shift-0": {"weights.visual.shift": 0.0},
-    "audio-shift-0": {"weights.audio.shift": 0.0},
-    "visual-frames-16": {"features.visual.frames": 16},
-    "visual-size-149": {"features.visual.size": 149, "weights.visual.size": 149},
+    "visual-shift-0": {"modalities.visual.weights.shift": 0.0},
+    "audio-shift-0": {"modalities.audio.weights.shift": 0.0},
+    "visual-frames-16": {"modalities.visual.frames": 16},
+    "visual-size-149": {"modalities.visual.size": 149, "modalities.visual.weights.size": 149},
 }

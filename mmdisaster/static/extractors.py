@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PORTION', 'code_digest', 'code_digests', 'media_key', 'VisualExtractor', 'AudioExtractor', 'TextExtractor',
-           'make_weights', 'make_extractor']
+           'inception_arrays', 'soundnet_arrays', 'inception_extractor', 'soundnet_extractor', 'glove_extractor']
 
 # %% ../../nbs/2_method/08_extractors.ipynb #12-004
 import copy
@@ -18,21 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
-from ..core import digest_arrays, digest_file, digest_json, load_arrays, save_arrays
+from ..core import digest_arrays, digest_file, digest_json, load_arrays
 from ..media.files import MEDIA_LIMITS, MissingTrack
 from ..media.frames import read_frames
 from ..media.sound import read_waveform, sound_seconds
-from ..settings.sections import AudioFeatures, AudioWeights, TextFeatures, VisualFeatures, VisualWeights
+from ..settings.sections import GloveSource, InceptionSource, InceptionWeights, SoundNetSource, SoundNetWeights
 from .extraction import Extractor, Row
 from .inception import InceptionV3, inception_weights
 from .soundnet import LONG, RATE, SHORTEST, SoundNetFeatures, check_waveform, soundnet_weights
 from ..words.tokens import WordVectors
 from ..words.vectors import load_vectors
 
-_VISUAL, _TEXT = VisualFeatures(), TextFeatures()
+_VISUAL, _TEXT = InceptionSource(), GloveSource()
 from ..media.survey import probe
 from ..settings.sections import Media
 
@@ -284,70 +283,51 @@ class TextExtractor:
         return self.embedding.transform(inputs)
 
 # %% ../../nbs/2_method/08_extractors.ipynb #12-035
-def _visual_arrays(settings: VisualWeights, media: list[Path], source: str | Path) -> dict[str, np.ndarray]:
+def inception_arrays(
+    settings: InceptionWeights,
+    media: list[Path],  # to fit random weights to
+    source: str | Path,  # "random", or a file
+) -> dict[str, np.ndarray]:
     "Weights of Inception-V3, fitted to the frames of some media where they are random."
     frames = [read_frames(path, settings.frames, settings.size) for path in media]
     frames = frames or [np.empty((0, 75, 75, 3), np.uint8)]
     return inception_weights(source, settings.seed, np.concatenate(frames), settings.shift)
 
 # %% ../../nbs/2_method/08_extractors.ipynb #12-035bx
-def _audio_arrays(settings: AudioWeights, media: list[Path], source: str | Path) -> dict[str, np.ndarray]:
+def soundnet_arrays(
+    settings: SoundNetWeights,
+    media: list[Path],  # to fit random weights to
+    source: str | Path,  # "random", or a file
+) -> dict[str, np.ndarray]:
     "Weights of SoundNet, fitted to the sound of some media where they are random."
     sounds = [read_waveform(path, RATE) for path in media]
     shortest = min(map(len, sounds), default=0)
     return soundnet_weights(source, settings.seed, [s[:shortest] for s in sounds], settings.shift)
 
-# %% ../../nbs/2_method/08_extractors.ipynb #12-035cx
-_ARRAYS: dict[str, Callable] = {"visual": _visual_arrays, "audio": _audio_arrays}
-
-
-def make_weights(
-    modality: str,  # "visual" or "audio"
-    settings: VisualWeights | AudioWeights,  # of that modality
-    calibration: str | Path,  # folder of a small corpus for random weights: manifest.csv and its media
-    path: str | Path,  # .safetensors file to write
-    file: str | Path | None = None,  # where weights lie whose `source` is a name, such as "imagenet"
-) -> Path:  # `path`
-    "Get a network's weights, and write them with their provenance."
-    folder, media = Path(calibration), list[Path]()
-    if settings.source == "random":
-        media = [folder / name for name in pd.read_csv(folder / "manifest.csv")["media"]]
-    arrays = _ARRAYS[modality](settings, media, file or settings.source)
-    seen = {"clips": len(media), "digest": digest_json([digest_file(clip) for clip in media])}
-    origin = {"calibration": seen} if media else {"sha256": digest_file(file or settings.source)}
-    name = Path(settings.source).name  # without its folder, which is one machine's
-    asked = settings.model_dump(exclude={"sha256"})
-    return save_arrays(path, arrays, {"modality": modality, **asked, "source": name, **origin})
-
 # %% ../../nbs/2_method/08_extractors.ipynb #12-036m
-def _visual_extractor(weights: str | Path, settings: VisualFeatures, limits: Media) -> Extractor:
+def inception_extractor(
+    source: InceptionSource,  # its settings
+    weights: str | Path,  # file of the network's weights
+    limits: Media,  # what decoding may take
+) -> Extractor:
     "The extractor of frames."
-    network = InceptionV3(load_arrays(weights), settings.device, settings.precision)
-    return VisualExtractor(network, settings.frames, settings.size, settings.batch_size, limits)
+    network = InceptionV3(load_arrays(weights), source.device, source.precision)
+    return VisualExtractor(network, source.frames, source.size, source.batch_size, limits)
 
 # %% ../../nbs/2_method/08_extractors.ipynb #12-036n
-def _audio_extractor(weights: str | Path, settings: AudioFeatures, limits: Media) -> Extractor:
+def soundnet_extractor(
+    source: SoundNetSource,  # its settings
+    weights: str | Path,  # file of the network's weights
+    limits: Media,  # what decoding may take
+) -> Extractor:
     "The extractor of sound."
-    return AudioExtractor(SoundNetFeatures(load_arrays(weights), settings.device), limits)
+    return AudioExtractor(SoundNetFeatures(load_arrays(weights), source.device), limits)
 
 # %% ../../nbs/2_method/08_extractors.ipynb #12-036o
-def _text_extractor(weights: str | Path, settings: TextFeatures, limits: Media) -> Extractor:
-    "The extractor of descriptions."
-    return TextExtractor(load_vectors(weights), settings.max_positions)
-
-# %% ../../nbs/2_method/08_extractors.ipynb #12-036dx
-_EXTRACTORS: dict[str, Callable[..., Extractor]] = {
-    "visual": _visual_extractor,
-    "audio": _audio_extractor,
-    "text": _text_extractor,
-}
-
-
-def make_extractor(
-    modality: str,  # "visual", "audio" or "text"
-    weights: str | Path,  # file written by `make_weights`, or by `save_vectors` for text
-    settings: VisualFeatures | AudioFeatures | TextFeatures,  # of that modality
-    limits: Media = MEDIA_LIMITS,  # what decoding may take
+def glove_extractor(
+    source: GloveSource,  # its settings
+    weights: str | Path,  # file of word vectors
+    limits: Media,  # what decoding may take
 ) -> Extractor:
-    "Make an extractor from settings and a file of weights."
-    return _EXTRACTORS[modality](weights, settings, limits)
+    "The extractor of descriptions."
+    return TextExtractor(load_vectors(weights), source.max_positions)

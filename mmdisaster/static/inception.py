@@ -17,7 +17,7 @@ from torch import nn
 
 from ..core import digest_arrays
 from ..devices import pick_device
-from ..settings.sections import VisualFeatures, VisualWeights
+from ..settings.sections import InceptionSource, InceptionWeights
 from mmdisaster.static.networks import (
     calibrate,
     check_arrays,
@@ -29,7 +29,7 @@ from mmdisaster.static.networks import (
     wanted_arrays,
 )
 
-_WEIGHTS, _FEATURES = VisualWeights(), VisualFeatures()  # defaults
+_WEIGHTS, _FEATURES = InceptionWeights(), InceptionSource()  # defaults
 
 # %% ../../nbs/2_method/01_inception.ipynb #08-009
 _declared: list[torch.library.Library] = []  # torch forgets a declaration when its Library object goes

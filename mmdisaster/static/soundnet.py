@@ -18,7 +18,7 @@ from torch import nn
 
 from ..core import digest_arrays
 from ..devices import pick_device
-from ..settings.sections import AudioFeatures, AudioWeights
+from ..settings.sections import SoundNetSource, SoundNetWeights
 from mmdisaster.static.networks import (
     calibrate,
     check_arrays,
@@ -30,7 +30,7 @@ from mmdisaster.static.networks import (
     wanted_arrays,
 )
 
-_WEIGHTS, _FEATURES = AudioWeights(), AudioFeatures()  # defaults
+_WEIGHTS, _FEATURES = SoundNetWeights(), SoundNetSource()  # defaults
 
 # %% ../../nbs/2_method/02_soundnet.ipynb #09-009
 @dataclass(frozen=True)

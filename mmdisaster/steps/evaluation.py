@@ -17,7 +17,7 @@ from ..data.split import PARTS
 from ..data.split import Split as Parts
 from ..data.store import load_index
 from ..evaluation.rows import evaluate
-from ..settings.sections import Evaluate
+from ..settings.sections import AnySource, Evaluate, weights_of
 
 # %% ../../nbs/4_experiment/18_evaluation.ipynb #h-004
 def measure_rows(
@@ -44,8 +44,9 @@ class Provenance(TypedDict, total=False):
     missing: dict[str, Any]  # "absent": modality → clips without it; "failed": clips that could not be read
     clips: dict[str, int]  # part → clips
     features: dict[str, Any]  # modality → fingerprint of its features: settings, weights, libraries, code
+    sources: dict[str, Any]  # modality → its extractor, or the pattern of its features
     weights: dict[str, Any]  # modality → where its weights, or word vectors, come from
-    known_words: float  # share of the training descriptions' words that have a vector
+    known_words: dict[str, float]  # modality of word vectors → share of the training descriptions' words that have one
     test: dict[str, float]  # metrics of the proposed framework on test clips
 
 # %% ../../nbs/4_experiment/18_evaluation.ipynb #h-008
@@ -53,11 +54,13 @@ def gather_provenance(
     corpus: Mapping[str, Any],  # what corpus.json says
     split: Parts,  # of the clips that could be read
     failed: int,  # clips that could not
+    sources: Mapping[str, AnySource],  # modality that takes part → its settings
     stores: Mapping[str, Path],  # modality → its feature store
     weights: Mapping[str, Path],  # modality → its file of weights
 ) -> Provenance:
     "Gather what numbers rest on, from the files of the steps before."
     index = {modality: load_index(store) for modality, store in stores.items()}
+    weighty = [modality for modality, source in sources.items() if weights_of(source)]
     kept = set(split.clip_ids)
     return {
         "corpus": dict(corpus),
@@ -67,5 +70,8 @@ def gather_provenance(
         },
         "clips": {part: len(split.rows(part)) for part in PARTS},
         "features": {modality: found["fingerprint"] for modality, found in index.items()},
-        "weights": {modality: load_provenance(path) for modality, path in weights.items()},
+        "sources": {
+            modality: source.model_dump(include={"extractor", "features"}) for modality, source in sources.items()
+        },
+        "weights": {modality: load_provenance(weights[modality]) for modality in weighty},
     }

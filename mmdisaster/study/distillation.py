@@ -98,7 +98,8 @@ def read_start(
     source = load_provenance(path)["source"]
     if "distilled" in source:
         raise WeightsError(
-            "weights.audio.source must be random, soundnet or a file that wasn't distilled from these clips, was "
+            "weights.source of the network that learns must be random, soundnet or a file that wasn't distilled from "
+            "these clips, was "
             f"{source!r}: training would begin with the weights that it is to be compared with. Set it back, run stage "
             "`distillation`, and only then set it to distilled."
         )

@@ -7,9 +7,10 @@ __all__ = ['SEEDED', 'ROWS_OF', 'ABLATIONS', 'with_seed', 'Trial', 'run_trial', 
            'score_trial', 'unseen_labelsets']
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-004
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,19 +22,24 @@ from ..data.sequences import Sequences
 from ..data.split import Split, read_split, save_split
 from ..data.store import STORED
 from ..evaluation.metrics import score_row
-from ..paper.tables import APPROACHES
+from ..paper.tables import APPROACHES, Approach
 from ..runs import in_worker, workers_may_die
 from ..settings.reading import check_section
 from ..settings.tree import Settings
 from ..steps.baselines import Scored, score_baseline
 from ..steps.fusion import fit_algorithm1, score_algorithm1
 from ..steps.split import split_corpus
-from ..steps.static import embed_texts
+from ..steps.static import features_in_memory
 from ..steps.temporal import learn_temporal
-from ..steps.words import learn_words, training_texts
+from ..steps.words import fit_weights, training_texts
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-008
-SEEDED = ("split", "glove", "temporal", "baseline", "fusion")  # sections, in the order of the steps
+SEEDED = (
+    "split",
+    "temporal",
+    "baseline",
+    "fusion",
+)  # sections, in the order of the steps; word vectors are seeded, too
 
 
 def with_seed(
@@ -41,20 +47,24 @@ def with_seed(
     seed: int,  # of all its random streams
 ) -> Settings:  # a copy
     "Settings of the trial with this seed."
-    return settings.model_copy(
-        update={name: getattr(settings, name).model_copy(update={"seed": seed}) for name in SEEDED}
-    )
+    sections = {name: getattr(settings, name).model_copy(update={"seed": seed}) for name in SEEDED}
+    learnt = {name: source.changed(seed=seed) for name, source in settings.modalities.items() if source.fitted}
+    return settings.with_sources(learnt).model_copy(update=sections)
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-013
-def _word_features(
+def _learn_features(
+    modality: str,  # whose weights are learnt from the training clips
     manifest: pd.DataFrame,  # one row per clip
     split: Split,
     settings: Settings,
     models: str | Path,  # folder of weights that stages make
-) -> Sequences:  # one vector per word
-    "Steps `glove` and `features@text`, in memory."
-    vectors = learn_words(training_texts(manifest, split), settings.glove, models)
-    return embed_texts(manifest, vectors, settings.features.text)
+) -> Sequences:
+    "Steps `words` and `features`, in memory."
+    source, texts = settings.modalities[modality], training_texts(manifest, split)
+    with TemporaryDirectory() as place:
+        path = Path(place) / "weights.safetensors"
+        fit_weights(modality, source, texts, path, models)
+        return features_in_memory(modality, manifest, place, path, source)
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-013b
 def _temporal_features(
@@ -68,7 +78,7 @@ def _temporal_features(
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-014
 def _score(
-    name: str,  # of the row, as in `APPROACHES`
+    name: str,  # of the row
     static: Mapping[str, Sequences],  # modality → static features
     temporal: Mapping[str, np.ndarray],  # modality → temporal features
     split: Split,
@@ -76,9 +86,9 @@ def _score(
 ) -> Scored:
     "Step `baseline` or `fusion`: one row of Table II, for every clip."
     if name != "proposed":
-        return score_baseline(name, static, temporal, split, settings.baseline)[0]
-    algorithm = fit_algorithm1(temporal, split, settings.fusion)
-    return score_algorithm1(algorithm, temporal, settings.fusion.order)
+        return score_baseline(settings.rows[name], static, temporal, split, settings.baseline)[0]
+    algorithm = fit_algorithm1(temporal, split, settings.fusion, settings.order)
+    return score_algorithm1(algorithm, temporal, settings.order)
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-017
 @dataclass(frozen=True)
@@ -87,7 +97,7 @@ class Trial:
 
     settings: Settings  # of the trial
     split: Split  # of the clips
-    words: Sequences  # static features of the descriptions
+    learnt: dict[str, Sequences]  # modality → static features, of those whose weights the split decides
     temporal: dict[str, np.ndarray]  # modality → (clips, width)
     scored: dict[str, Scored]  # row of Table II → scores and decisions
 
@@ -98,43 +108,55 @@ def _differing(
 ) -> set[str]:  # names of sections
     "Which sections of a trial differ from the known one's."
     if known is None:
-        return {*SEEDED, "features"}
-    differs = {name for name in SEEDED if getattr(settings, name) != getattr(known.settings, name)}
-    return differs | ({"features"} if settings.features.text != known.settings.features.text else set())
+        return {*SEEDED}
+    return {name for name in SEEDED if getattr(settings, name) != getattr(known.settings, name)}
+
+# %% ../../nbs/5_doubt/05_trials.ipynb #k-001
+def _learnt_anew(
+    settings: Settings,
+    known: Trial | None,
+    differs: set[str],  # sections that differ from the known trial's
+) -> list[str]:  # modalities
+    "The modalities whose weights must be learnt again, from another split or with other settings."
+    if known is None or "split" in differs:
+        return list(settings.fitted)
+    return [name for name in settings.fitted if settings.modalities[name] != known.settings.modalities[name]]
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-017c
 def _stale(
     settings: Settings,
     differs: set[str],  # sections that differ from the known trial's
     replaced: tuple[str, ...],  # modalities whose static features differ
+    learnt: Iterable[str],  # modalities whose weights are learnt anew
 ) -> set[str]:  # modalities
     "The modalities whose temporal features must be learnt again."
     if differs & {"split", "temporal"}:
-        return set(settings.modalities)
-    return {*replaced, *(["text"] if differs & {"glove", "features"} else [])}
+        return set(settings.present)
+    return {*replaced, *learnt}
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-018
 def run_trial(
     manifest: pd.DataFrame,  # one row per clip
     concepts: list[str],  # the concepts C, in order
-    static: Mapping[str, Sequences],  # static features of frames and sound, "visual" and "audio"
+    static: Mapping[str, Sequences],  # modality → static features, of those whose weights no split decides
     settings: Settings,  # of the trial
-    rows: tuple[str, ...] = tuple(APPROACHES),  # rows of Table II to score
+    rows: tuple[str, ...] = (),  # rows of Table II to score; none: all
     known: Trial | None = None,  # a trial with other settings, to take from it what they can't change
     replaced: tuple[str, ...] = (),  # modalities whose static features differ from the known trial's
     n_jobs: int = 1,  # processes; doesn't change the result
     models: str | Path = "models",  # folder of weights that stages make
 ) -> Trial:
     "Run the experiment from the split to the rows' scores."
-    differs = _differing(settings, known)
-    stale = _stale(settings, differs, replaced)
+    differs, rows = _differing(settings, known), rows or tuple(settings.rows)
+    anew = _learnt_anew(settings, known, differs)
+    stale = _stale(settings, differs, replaced, anew)
     split = known.split if known and "split" not in differs else split_corpus(manifest, concepts, settings.split)
-    same_words = known is not None and not differs & {"split", "glove", "features"}
-    words = known.words if known and same_words else _word_features(manifest, split, settings, models)
-    static = {**static, "text": words}
+    learnt = {**(known.learnt if known else {})}
+    learnt |= {name: _learn_features(name, manifest, split, settings, models) for name in anew}
+    static = {**static, **learnt}
     temporal, scored = (dict(known.temporal), dict(known.scored)) if known else ({}, {})
     with workers_may_die("a trial"), Parallel(n_jobs) as parallel:
-        order = [modality for modality in ("text", "visual", "audio") if modality in stale]  # longest first
+        order = sorted(stale, key=lambda name: (-static[name].values.size, name))  # longest first
         learn = delayed(in_worker(_temporal_features))
         temporal |= zip(order, parallel(learn(name, static[name], split, settings) for name in order))
         again = [
@@ -142,7 +164,7 @@ def run_trial(
         ]
         score = delayed(in_worker(_score))
         scored |= zip(again, parallel(score(name, static, temporal, split, settings) for name in again))
-    return Trial(settings, split, words, temporal, {name: scored[name] for name in rows})
+    return Trial(settings, split, learnt, temporal, {name: scored[name] for name in rows})
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-029
 def save_trial(
@@ -152,8 +174,11 @@ def save_trial(
     "Write a trial as files."
     folder = Path(folder)
     save_split(folder / "split.csv", trial.split)
-    words: dict[str, np.ndarray] = {"values": trial.words.values.astype(STORED), "offsets": trial.words.offsets}
-    save_arrays(folder / "words.safetensors", words)
+    learnt: dict[str, np.ndarray] = {
+        f"{name}.values": found.values.astype(STORED) for name, found in trial.learnt.items()
+    }
+    learnt |= {f"{name}.offsets": found.offsets for name, found in trial.learnt.items()}
+    save_arrays(folder / "learnt.safetensors", learnt)
     save_arrays(folder / "temporal.safetensors", trial.temporal)
     arrays = {f"{name}.{kind}": array for name, found in trial.scored.items() for kind, array in found.items()}
     save_arrays(folder / "scores.safetensors", arrays)
@@ -166,22 +191,25 @@ def load_trial(
 ) -> Trial:
     "Read a trial back."
     folder = Path(folder)
-    words, scores = load_arrays(folder / "words.safetensors"), load_arrays(folder / "scores.safetensors")
+    learnt, scores = load_arrays(folder / "learnt.safetensors"), load_arrays(folder / "scores.safetensors")
+    settings = check_section(Settings, load_json(folder / "settings.json"), str(folder / "settings.json"))
     scored: dict[str, Scored] = {}
     for name, array in scores.items():
         scored.setdefault(name.rpartition(".")[0], {})[name.rpartition(".")[2]] = array
     return Trial(
-        check_section(Settings, load_json(folder / "settings.json"), str(folder / "settings.json")),
+        settings,
         read_split(folder / "split.csv"),
-        Sequences(words["values"], words["offsets"]),
+        {name: Sequences(learnt[f"{name}.values"], learnt[f"{name}.offsets"]) for name in settings.fitted},
         load_arrays(folder / "temporal.safetensors"),
-        {name: scored[name] for name in APPROACHES if name in scored},
+        {name: scored[name] for name in settings.rows if name in scored},
     )
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-033
-ROWS_OF = {  # setting, or its section → rows of Table II that it reaches
-    "baseline.pool": ("visual", "audio", "text"),
-    "baseline.pairs": ("visual-audio", "visual-text", "text-audio"),
+ROWS_OF: dict[
+    str, tuple[str, ...]
+] = {  # setting, or its section → where the rows of Table II that it reaches are joined
+    "baseline.pool": ("single",),
+    "baseline.pairs": ("pair",),
     "baseline.clock": ("early",),
     "baseline": ("late",),
     "fusion": ("proposed",),
@@ -190,10 +218,13 @@ ROWS_OF = {  # setting, or its section → rows of Table II that it reaches
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-033bx
 def rows_reached(
     changes: Mapping[str, Any],  # dotted setting → value
-) -> tuple[str, ...]:  # of Table II
+    rows: Mapping[str, Approach] = APPROACHES,  # of Table II
+) -> tuple[str, ...]:  # names of rows
     "The rows that a variant is judged by."
-    reached = [ROWS_OF.get(name) or ROWS_OF.get(name.split(".")[0], ("late", "proposed")) for name in changes]
-    return tuple(name for name in APPROACHES if any(name in rows for rows in reached))
+    reached: list[tuple[str, ...]] = [
+        ROWS_OF.get(name) or ROWS_OF.get(name.split(".")[0], ("late", "proposed")) for name in changes
+    ]
+    return tuple(name for name, row in rows.items() if any(row.fusion in joined for joined in reached))
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-035
 ABLATIONS = {  # variant → what it takes away

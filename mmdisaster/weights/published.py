@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -21,7 +21,7 @@ from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
 from ..core import digest_arrays, digest_file, load_arrays, load_json, load_provenance, save_arrays, save_json
-from ..settings.sections import AudioWeights, Glove, VisualWeights
+from ..settings.sections import AnyWeights
 from ..static.inception import inception_weights
 from ..static.networks import read_weights
 from .download import WeightsError, check_digest, download, drop_part
@@ -32,7 +32,7 @@ from .formats import read_soundnet_npy, read_soundnet_pth
 class Known:
     "A published file of weights."
 
-    modality: str  # whose weights: visual, audio or text
+    network: str  # whose weights: inception, soundnet or glove
     file: str  # its name in the cache folder
     urls: tuple[str, ...]  # addresses, tried in this order
     digest: str  # kind (sha256, md5, git) and its digits, or their beginning
@@ -69,7 +69,7 @@ _NPY, _PTH = "96766f1571489fdac071e132ef605f1440dda856", "eaba676f4b566ff39f54fe
 
 KNOWN = {
     "imagenet": Known(
-        "visual",
+        "inception",
         "inception_v3_google-0cc3c7bd.pth",
         ("https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",),
         "sha256:0cc3c7bd75056d25e46cba549dc184522069b81e9787eff6df84f397bd52a5ef",
@@ -78,7 +78,7 @@ KNOWN = {
         read=_read_imagenet,
     ),
     "soundnet": Known(
-        "audio",
+        "soundnet",
         "sound8.npy",
         (
             "https://github.com/pseeth/soundnet_keras/raw/fb793cd/models/sound8.npy",
@@ -93,7 +93,7 @@ KNOWN = {
 
 # %% ../../nbs/6_use/03_published.ipynb #28-027
 KNOWN["soundnet-pth"] = Known(
-    "audio",
+    "soundnet",
     "soundnet8_final.pth",
     (
         _github_blob("keunhong/pytorch-soundnet", _PTH),
@@ -107,7 +107,7 @@ KNOWN["soundnet-pth"] = Known(
 
 # %% ../../nbs/6_use/03_published.ipynb #28-027bx
 KNOWN |= {
-    name: Known("text", f"{name}.gz", (f"{_GENSIM}/{name}/{name}.gz",), f"md5:{md5}", "GloVe; licence PDDL", size)
+    name: Known("glove", f"{name}.gz", (f"{_GENSIM}/{name}/{name}.gz",), f"md5:{md5}", "GloVe; licence PDDL", size)
     for name, (size, md5) in _GLOVE.items()
 }
 
@@ -138,21 +138,21 @@ def _help(name: str, folder: Path) -> str:
     )
 
 # %% ../../nbs/6_use/03_published.ipynb #28-056
-MADE_HERE = {"visual": ("random",), "audio": ("random", "distilled"), "text": ("trained",)}  # need no file
+MADE_HERE = {kind.network: kind.made for kind in get_args(AnyWeights)}  # network → weights that need no file
 
 
-def _unknown(name: str, modality: str | None) -> WeightsError:
+def _unknown(name: str, network: str | None) -> WeightsError:
     "The error for a name that is neither known weights nor a file."
-    made = [made for kind in MADE_HERE if modality in (kind, None) for made in MADE_HERE[kind]]
+    made = [made for kind in MADE_HERE if network in (kind, None) for made in MADE_HERE[kind]]
     if name in made:
         return WeightsError(f"{name!r} weights are made by a training, each its own: there is no file of them here")
     if name in KNOWN:
-        return WeightsError(f"{modality} weights can't be {name!r}, which are {KNOWN[name].modality} weights")
-    names = [name for name, known in KNOWN.items() if modality in (known.modality, None)]
-    near = difflib.get_close_matches(name, [*names, *(made if modality else []), *KNOWN], 1)
-    allowed = ", ".join(map(repr, [*(made if modality else []), *names]))
+        return WeightsError(f"{network} weights can't be {name!r}, which are {KNOWN[name].network} weights")
+    names = [name for name, known in KNOWN.items() if network in (known.network, None)]
+    near = difflib.get_close_matches(name, [*names, *(made if network else []), *KNOWN], 1)
+    allowed = ", ".join(map(repr, [*(made if network else []), *names]))
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return WeightsError(f"{modality or 'known'} weights must be {allowed} or an existing file, was {name!r}{hint}")
+    return WeightsError(f"{network or 'known'} weights must be {allowed} or an existing file, was {name!r}{hint}")
 
 # %% ../../nbs/6_use/03_published.ipynb #28-050cx
 def _stamp(path: Path) -> dict[str, int]:
@@ -289,48 +289,48 @@ def _local_soundnet(path: Path, folder: Path) -> Path:
 # %% ../../nbs/6_use/03_published.ipynb #28-056bx
 def weights_path(
     source: str | Path,  # a name of `KNOWN`, or a file
-    modality: str | None,  # visual, audio or text; None: whichever it is, and a file is taken as it is
+    network: str | None,  # inception, soundnet or glove; None: whichever it is, and a file is taken as it is
     folder: str | Path | None = None,  # where weights are kept, see `cache_folder`
 ) -> Path:  # a file that is there, checked and converted where it is known
     "Find the file for a setting. Raises `WeightsError` that says what to do."
     folder, name = cache_folder(folder), str(source)
-    if name in KNOWN and modality in (KNOWN[name].modality, None):
+    if name in KNOWN and network in (KNOWN[name].network, None):
         target = folder / KNOWN[name].file
         if not target.is_file():
             raise WeightsError(f"{name}: not fetched yet, there is no {target}. {_help(name, folder)}")
         return _ready(name, folder)
     path = Path(source).expanduser()
     if path.is_file():
-        return _local_soundnet(path, folder) if modality == "audio" else path
-    raise _unknown(name, modality)
+        return _local_soundnet(path, folder) if network == "soundnet" else path
+    raise _unknown(name, network)
 
 # %% ../../nbs/6_use/03_published.ipynb #28-057bx
 def resolve_source(
     source: str | Path,  # what a setting says
-    modality: str,  # visual, audio or text
+    network: str,  # inception, soundnet or glove
     folder: str | Path | None = None,  # where weights are kept, see `cache_folder`
 ) -> str:  # "random", "distilled" or "trained" as they are, anything else as the path of a file that is there
     "Resolve a setting to a word or to a file that is there."
-    made = MADE_HERE[modality]
-    return str(source) if source in made else str(weights_path(source, modality, folder))
+    made = MADE_HERE[network]
+    return str(source) if source in made else str(weights_path(source, network, folder))
 
 # %% ../../nbs/6_use/03_published.ipynb #28-pin-2
-def _own_weights(source: str, modality: str, models: Path) -> Path | None:
+def _own_weights(source: str, network: str, models: Path) -> Path | None:
     "The file of one's own that a setting names; None where weights are known or made by the stage."
     if source == "distilled":
-        return models / f"distilled-{modality}.safetensors"
-    return None if source in KNOWN or source in MADE_HERE[modality] else Path(source).expanduser()
+        return models / f"distilled-{network}.safetensors"
+    return None if source in KNOWN or source in MADE_HERE[network] else Path(source).expanduser()
 
 # %% ../../nbs/6_use/03_published.ipynb #28-pin-2bx
 def pinned_weights(
-    modality: str,  # visual, audio or text
-    settings: VisualWeights | AudioWeights | Glove,  # of that modality
+    where: str,  # the settings' place, such as modalities.sound.weights
+    settings: AnyWeights,  # of a source
     models: Path,  # where distilled weights are
 ) -> Path | None:  # the file to use; None where weights are made from nothing
     "Find a stage's weights. Raises `WeightsError` where a file isn't the one whose digest is stated."
-    source, where = settings.source, "glove" if modality == "text" else f"weights.{modality}"
-    own = _own_weights(source, modality, models)
-    file = own if source in MADE_HERE[modality] else weights_path(source, modality)
+    source, network = settings.source, settings.network
+    own = _own_weights(source, network, models)
+    file = own if source in MADE_HERE[network] else weights_path(source, network)
     if own and not own.is_file():
         raise WeightsError(f"{where}.source: there is no {own}; `make distillation` makes it")
     found = digest_file(own) if own else ""
@@ -342,13 +342,13 @@ def pinned_weights(
 # %% ../../nbs/6_use/03_published.ipynb #28-064
 def list_weights(
     folder: str | Path | None = None,  # where weights are kept, see `cache_folder`
-) -> list[dict[str, Any]]:  # name, modality, file, size (bytes, None where unknown), fetched, about
+) -> list[dict[str, Any]]:  # name, network, file, size (bytes, None where unknown), fetched, about
     "What is known, and what of it is there."
     folder = cache_folder(folder)
     return [
         {
             "name": name,
-            "modality": known.modality,
+            "network": known.network,
             "file": known.file,
             "size": known.size,
             "fetched": (folder / known.file).is_file(),

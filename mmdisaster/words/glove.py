@@ -13,10 +13,10 @@ from typing import Any, Self
 import numpy as np
 import scipy.sparse as sp
 
-from ..settings.sections import Glove, TextFeatures
+from ..settings.sections import Glove, GloveSource
 from .tokens import WordVectors
 
-_DEFAULT, _TEXT = Glove(), TextFeatures()
+_DEFAULT, _TEXT = Glove(), GloveSource()
 
 # %% ../../nbs/2_method/04_glove.ipynb #10-025bx
 def cooccurrence(

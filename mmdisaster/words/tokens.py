@@ -19,7 +19,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ..settings.reading import check_section
-from ..settings.sections import Glove, TextFeatures
+from ..settings.sections import Glove, GloveSource
 
 _DEFAULT = Glove()
 
@@ -73,7 +73,7 @@ class WordVectors(TransformerMixin, BaseEstimator):
 
     def _check_params(self) -> None:
         "Raise `SettingsError` where a parameter isn't what its section of the settings allows."
-        for section in (Glove, TextFeatures):
+        for section in (Glove, GloveSource):
             given = {name: value for name, value in self.get_params().items() if name in section.model_fields}
             check_section(section, given, type(self).__name__)
 

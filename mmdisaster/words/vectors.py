@@ -22,13 +22,13 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ..core import digest_file, load_arrays, load_provenance, save_arrays
-from ..settings.sections import Glove, TextFeatures
+from ..settings.sections import Glove, GloveSource
 from .glove import GloVe, NoWords
 from .packed import check_kind, unpacked
 from .pickles import DAMAGED, unpickle_arrays
 from .tokens import WordVectors
 
-_DEFAULT, _TEXT = Glove(), TextFeatures()
+_DEFAULT, _TEXT = Glove(), GloveSource()
 
 # %% ../../nbs/2_method/06_vectors.ipynb #10-101
 def _is_number(text: bytes) -> bool:
