@@ -32,7 +32,7 @@ check-tests:
 test: .venv/installed
 	ruff check .
 	mypy
-	pytest
+	OMP_NUM_THREADS=1 pytest -n logical --maxprocesses=4 --dist loadfile --no-loadscope-reorder
 
 # the wheel at the lowest and the newest versions of its dependencies, under each of Python 3.11, 3.12, 3.13 that is here;
 # fetches several GB for each

@@ -3,10 +3,8 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -97,10 +95,9 @@ def read_notebook(path):
 
 MAKE = ["make", "-o", ".venv/installed"]  # what is installed is that already
 RUNS = {
-    "own_run": [*MAKE, "repro", "MANIFEST=own/clips.csv"],
     "first_run": ["dvc", "repro"],
+    "own_run": [*MAKE, "repro", "MANIFEST=own/clips.csv"],
 }
-STARTED = pytest.StashKey[dict]()
 
 
 SLOW = {  # files that take twenty seconds or more, and single tests; `make check` leaves them out
@@ -119,51 +116,29 @@ SLOW = {  # files that take twenty seconds or more, and single tests; `make chec
 }
 
 
+FIRST = ["test_pipeline", "test_lessons", "test_own_corpus"]  # files that take longest
+
+
 def pytest_collection_modifyitems(items):
-    """Mark what is slow. Tests that wait for a run of the small pipeline come last, for the longest at the very end."""
+    """Mark what is slow. What takes longest begins first: `make test` deals whole files out to processes."""
     for item in items:
         if {item.path.stem, item.originalname} & SLOW or set(RUNS) & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
-    items.sort(key=lambda item: [name in item.fixturenames for name in reversed(RUNS)])
+    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
 
 
-def pytest_collection_finish(session):
-    """Start the runs that the chosen tests ask for, in the background: the other tests need not wait for them."""
-    session.stash[STARTED] = {}
-    if session.config.option.collectonly:
-        return
-    for name, program in RUNS.items():
-        if any(name in item.fixturenames for item in session.items):
-            folder = copy_project(Path(tempfile.mkdtemp(prefix=f"mmdisaster-{name}-")))
-            if name == "own_run":
-                build_corpus(folder / "own")
-            process = start(folder, *program, start_new_session=True)
-            session.stash[STARTED][name] = (folder, process)
-
-
-def pytest_sessionfinish(session):
-    """Nothing that was started stays."""
-    for folder, process in session.stash.get(STARTED, {}).values():
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def finished(request, name):
-    """The folder of a run, when it is through."""
-    folder, process = request.session.stash[STARTED][name]
-    assert process.wait() == 0, (folder / "log").read_text()[-4000:]
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory):
+    """A clean run of the whole small pipeline."""
+    folder = copy_project(tmp_path_factory.mktemp("first_run"))
+    command(folder, *RUNS["first_run"])
     return folder
 
 
 @pytest.fixture(scope="session")
-def first_run(request):
-    """A clean run of the whole small pipeline."""
-    return finished(request, "first_run")
-
-
-@pytest.fixture(scope="session")
-def own_run(request):
+def own_run(tmp_path_factory):
     """`make repro MANIFEST=…` on clips of somebody else."""
-    return finished(request, "own_run")
+    folder = copy_project(tmp_path_factory.mktemp("own_run"))
+    build_corpus(folder / "own")
+    command(folder, *RUNS["own_run"])
+    return folder
