@@ -19,14 +19,15 @@ import pandas as pd
 
 from ..core import progress
 from .corpus import Corpus
+from .given import given_column
 from .manifest import OPTIONAL, REQUIRED, check_manifest, count_concepts
-from .split import FEWEST
+from .split import FEWEST, PARTS, fold_names, fold_parts, shared_videos
 from .tables import Problem
 from ..media.files import MEDIA_LIMITS, MediaError
 from ..media.frames import read_frames
 from ..media.survey import MediaInfo, probe, window_fault
 from ..settings.reading import shown
-from ..settings.sections import Media
+from ..settings.sections import Media, Split
 
 # %% ../../nbs/3_data/09_inspection.ipynb #29-008
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Inspection:
     problems: list[Problem]  # errors first, each kind in the manifest's order
     unreadable: int = 0  # clips whose media can't be read, beyond what is wrong in the manifest
     max_failures: float = 0.0  # share of all clips that may be so
+    unlabelled: int = 0  # clips that show none of the concepts
+    split: str = ""  # how clips are split, in words; empty where there is no table
 
     @property
     def errors(self) -> list[Problem]:  # what stops a run
@@ -106,7 +109,7 @@ def _everywhere(counts: dict[str, int], clips: int) -> Iterator[Problem]:
 # %% ../../nbs/3_data/09_inspection.ipynb #29-022bx
 def _label_problems(table: pd.DataFrame, concepts: list[str] | None, counts: dict[str, int]) -> Iterator[Problem]:
     "Problems of the labels of a whole corpus."
-    if len(table) < FEWEST:
+    if len(table) < FEWEST and given_column(table) is None:
         expected = f"must have {FEWEST} clips or more to be split, has {len(table)}"
         yield Problem(None, None, None, expected)
     if len(counts) < 2:
@@ -174,6 +177,50 @@ def _torn(table: pd.DataFrame) -> Iterator[Problem]:
         expected = f"should be of one video, is of {len(videos)}: {', '.join(map(shown, videos[:3]))}"
         yield Problem(None, "media", media, expected, "clips of a file share its video_id", "warning")
 
+# %% ../../nbs/3_data/09_inspection.ipynb #s-004
+def _leaks(table: pd.DataFrame) -> Iterator[Problem]:
+    "Warnings about a given split that tears videos apart."
+    if column := given_column(table):
+        several = table.groupby("video_id")[column].transform("nunique") > 1
+        if several.any():
+            counted = f"{several.sum():,} clips of {table.loc[several, 'video_id'].nunique():,} videos"
+            expected = f"should keep a video's clips together; {counted} are in several {'folds' if column == 'fold' else 'parts'}"
+            yield Problem(None, column, None, expected, "their test is easier than one of new videos", "warning")
+
+# %% ../../nbs/3_data/09_inspection.ipynb #s-007
+def _silent(table: pd.DataFrame) -> Iterator[Problem]:
+    "Problems of parts and folds without labels, and of concepts that a given split has no training clips of."
+    if column := given_column(table):
+        shown_by = {part: count_concepts(rows) for part, rows in table.groupby(column)}
+        for part in [part for part, counts in shown_by.items() if part and not counts]:
+            yield Problem(None, column, part, f"clips of a {'fold' if column == 'fold' else 'part'} must show concepts, none does")
+        unseen = sorted(set(count_concepts(table)) - set(shown_by.get("train", {}))) if column == "split" else []
+        if unseen:
+            named = ", ".join(map(shown, unseen[:SHOWN])) + (" …" if len(unseen) > SHOWN else "")
+            yield Problem(None, column, None, f"training clips show no {named}", "it can't be learnt", "warning")
+
+# %% ../../nbs/3_data/09_inspection.ipynb #s-010
+def _siblings_by_clip(videos: pd.Series) -> float:
+    "Share of test clips that would have a sibling in training if single clips were dealt."
+    sizes = videos.groupby(videos).transform("size")
+    return float((1 - (1 - Split().fractions[0]) ** (sizes - 1)).mean())
+
+# %% ../../nbs/3_data/09_inspection.ipynb #s-012
+def _split_words(table: pd.DataFrame) -> str:
+    "How clips are split unless settings say otherwise, and what tests share with training."
+    column, videos = given_column(table), table["video_id"]
+    if column is None and not videos.duplicated().any():
+        return "by clip; each clip is a video of its own"
+    if column is None:
+        words = f"about {_siblings_by_clip(videos):.0%} of the test clips would have a sibling, a clip of their video, in training"
+        return f"by video; by clip, {words}"
+    names, cells = fold_names(table[column].tolist()), table[column]
+    runs = [fold_parts(cells.tolist(), name) for name in names] if column == "fold" and len(names) > 1 else [cells.to_numpy()]
+    share = np.mean([shared_videos(parts, videos)["share"] for parts in runs])
+    sizes = ", ".join(f"{(cells == name).sum()} {name}" for name in (PARTS if column == "split" else names) if (cells == name).any())
+    what = "given" if column == "split" else f"{len(names)} folds, of clips:" if len(names) <= SHOWN else f"{len(names)} folds:"
+    return f"{what} {sizes}; {share:.0%} of the test clips have a sibling, a clip of their video, in training"
+
 # %% ../../nbs/3_data/09_inspection.ipynb #29-021
 KINDS = {"visual": "pictures", "audio": "sound", "text": "text"}
 
@@ -211,10 +258,10 @@ def _clip_seconds(table: pd.DataFrame, found: Found) -> np.ndarray:
     return np.where(np.isnan(ends) | (seconds <= 0), np.nan, seconds)
 
 # %% ../../nbs/3_data/09_inspection.ipynb #29-022
-def _manifest(path: Path, concepts: list[str] | None) -> tuple[pd.DataFrame, list[Problem]]:
+def _manifest(path: Path, concepts: list[str] | None, given: str = "") -> tuple[pd.DataFrame, list[Problem]]:
     "The manifest and its problems."
     try:
-        return check_manifest(path, concepts)
+        return check_manifest(path, concepts, given=given)
     except (OSError, ValueError) as error:
         return pd.DataFrame(columns=REQUIRED + OPTIONAL), [Problem(None, None, None, str(error))]
 
@@ -235,10 +282,11 @@ def inspect_corpus(
     max_failures: float = 0.0,  # share of clips with unreadable media that a run may skip
     verbose: bool = False,  # show progress on standard error
     limits: Media = MEDIA_LIMITS,  # what decoding may take
+    given: str = "",  # table beside the manifest that says the split, `split.file`; empty: none
 ) -> Inspection:
     "Read a corpus quickly and list all its problems; raises nothing because of what it reads."
     path = Path(manifest)
-    table, problems = _manifest(path, concepts)
+    table, problems = _manifest(path, concepts, given)
     wrong = {problem.row for problem in problems if problem.column == "media"}
     rows = list(enumerate(table.astype(object).to_dict("records"), start=2)) if media else []
     rows = [(number, row) for number, row in rows if row["media"] and number not in wrong]
@@ -253,10 +301,12 @@ def inspect_corpus(
     if len(table):
         wrong |= {problem.row for problem in unreadable}
         unknown = np.array([number in wrong for number in range(2, len(table) + 2)], bool)
-        problems += [*_label_problems(table, concepts, counts), *_twice(table), *_torn(table)]
+        problems += [*_label_problems(table, concepts, counts), *_twice(table), *_torn(table), *_leaks(table), *_silent(table)]
         problems += _lacking(presence, unknown)
     about = (path, len(table), table["video_id"].nunique(), counts, presence, _clip_seconds(table, found), problems)
-    return _allow(Inspection(*about, len(unreadable), max_failures), unreadable)
+    unlabelled = int((table["labels"] == "").sum())
+    split = _split_words(table) if len(table) else ""
+    return _allow(Inspection(*about, len(unreadable), max_failures, unlabelled, split), unreadable)
 
 # %% ../../nbs/3_data/09_inspection.ipynb #29-042
 def sample_frames(
@@ -324,8 +374,10 @@ def format_problems(
     named = [f"{name if len(name) <= 80 else shown(name)} {count}" for name, count in inspection.concepts.items()]
     more = f" and {len(named) - MOST_SHOWN:,} more" if len(named) > MOST_SHOWN else ""
     lines += [f"concepts: {', '.join(named[:MOST_SHOWN])}{more}"]
+    lines += [f"without labels: {inspection.unlabelled} clips"] if inspection.unlabelled else []
     for modality, present in inspection.presence.items():
         lines.append(f"with {KINDS[modality]}: {present.sum()} clips")
+    lines += [f"split: {inspection.split}"] if inspection.split else []
     if inspection.unreadable:
         found = f"{inspection.unreadable} of {inspection.clips} clips"
         lines.append(f"unreadable media: {found}; {100 * inspection.max_failures:g} % are allowed (max_failures)")

@@ -42,7 +42,7 @@ from ..static.extractors import code_digests, make_extractor
 from ..steps.corpus import make_calibration, open_corpus
 from ..steps.evaluation import Provenance, gather_provenance
 from ..steps.fusion import fit_algorithm1, score_algorithm1
-from ..steps.split import drop_clips, split_corpus
+from ..steps.split import choose_split, drop_clips, split_corpus
 from ..steps.static import extract_features, get_weights
 from ..steps.temporal import learn_temporal
 from ..steps.words import learn_words, training_texts
@@ -97,6 +97,8 @@ def check_sources(
     manifest, problems = settings.corpus.manifest, list[str]()
     if manifest != "simulated" and not is_file(Path(root) / manifest):
         problems.append(f"corpus.manifest: there is no file {manifest}")
+    if manifest == "simulated" and settings.split.by == "given":
+        problems.append("split.by: must be clip or video, simulated clips come without a split")
     for where, check, arguments in checks:
         try:
             check(*arguments)
@@ -229,7 +231,7 @@ def extract_static(
 ) -> tuple[pd.DataFrame, dict[str, str]]:  # rows that could be read; id → reason of the others, also in failures.csv
     "Extract the static features that no label decides: those of frames and of sound."
     checked = check_training(read_settings(settings))
-    corpus, _ = open_corpus(manifest, concepts, checked.corpus.concepts)
+    corpus, _ = open_corpus(manifest, concepts, checked.corpus.concepts, checked.split.file)
     with alone(folder) as folder:
         failed = _extract_media(corpus, folder, checked, verbose)[1]
     return corpus.manifest[~corpus.manifest["clip_id"].isin(failed)].reset_index(drop=True), failed
@@ -288,8 +290,10 @@ def train(
     "Train a model on a corpus."
     extra, folder = _check_provenance(provenance), Path(folder)
     checked = check_training(read_settings(settings))
-    corpus, record = open_corpus(manifest, concepts, checked.corpus.concepts)
-    dealt = split_corpus(corpus.manifest, corpus.concepts, checked.split)
+    corpus, record = open_corpus(manifest, concepts, checked.corpus.concepts, checked.split.file)
+    dealing = choose_split(checked.split, corpus.manifest, record["simulated"])
+    checked = checked.model_copy(update={"split": dealing})
+    dealt = split_corpus(corpus.manifest, corpus.concepts, dealing)
     texts = training_texts(corpus.manifest, dealt)
     with alone(folder):
         sources, failed = _extract_media(corpus, folder, checked, verbose)
@@ -299,7 +303,7 @@ def train(
         sources["text"], _ = _extract("text", words, checked, corpus, verbose)
         stores = {name: sources[name].store for name in checked.modalities}
         weights = {name: sources[name].weights for name in checked.modalities}
-        about = gather_provenance(record, split, len(failed), stores, weights)
+        about = gather_provenance(record, split, len(failed), stores, weights, dealing)
         static = {name: read_store(store, split.clip_ids)[1] for name, store in stores.items()}
     known = {**about, **_known_words(words, texts), **extra}
     return _learn(split, static, weights, checked, known, verbose)  # type: ignore[arg-type]
