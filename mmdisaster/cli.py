@@ -30,9 +30,8 @@ def _check(arguments: argparse.Namespace) -> int:
 
     given, media = arguments.max_failures, not arguments.no_media
     most = Settings().features.visual.max_failures if given is None else given
-    found = inspect_corpus(
-        arguments.manifest, arguments.concepts, media, max_failures=most, verbose=not arguments.quiet
-    )
+    manifest, concepts, verbose = arguments.manifest, arguments.concepts, not arguments.quiet
+    found = inspect_corpus(manifest, concepts, media, max_failures=most, verbose=verbose, given=arguments.split or "")
     print(format_problems(found))
     return 0 if found.can_start else 1
 
@@ -75,6 +74,7 @@ def _settings(arguments: argparse.Namespace) -> "Settings":
 
     changes = dict.fromkeys(ON_DEVICE, arguments.device) if arguments.device else {}
     changes |= dict.fromkeys(FAILURES, arguments.max_failures) if arguments.max_failures is not None else {}
+    changes |= {"split.by": "given", "split.file": arguments.split} if arguments.split else {}
     return read_settings(arguments.settings, changes | dict(map(parse_change, arguments.set or [])))
 
 # %% ../nbs/6_use/07_cli.ipynb #32-013bx
@@ -109,6 +109,7 @@ def _places(arguments: argparse.Namespace) -> tuple[Path, Path]:
 # %% ../nbs/6_use/07_cli.ipynb #32-013acx
 def _train(arguments: argparse.Namespace) -> int:
     settings, (out, work) = _settings(arguments), _places(arguments)
+    from mmdisaster.data.split import sibling_words
     from mmdisaster.model.folder import save_model
     from mmdisaster.model.training import train
 
@@ -120,7 +121,19 @@ def _train(arguments: argparse.Namespace) -> int:
     print(f"{sum(about['clips'].values())} {simulated}clips, {_left_out(about['missing']['failed'], work)}")
     if "known_words" in about:
         print(f"{about['known_words']:.0%} of the words in their descriptions have a vector")
+    print(f"split by {about['split']['by']}: {sibling_words(about['split'])}")
     print("test clips: " + ", ".join(f"{name} {value:.3f}" for name, value in about["test"].items()))
+    return 0
+
+# %% ../nbs/6_use/07_cli.ipynb #32-013ad
+def _folds(arguments: argparse.Namespace) -> int:
+    settings, out = _settings(arguments), Path(arguments.out)
+    from mmdisaster.model.folds import cross_validate, save_folds
+
+    work = Path(arguments.work or out.absolute().with_name(f"{out.absolute().name}.work"))
+    manifest, concepts, verbose = arguments.manifest, arguments.concepts, not arguments.quiet
+    results, record = cross_validate(manifest, work, concepts, settings, n_jobs=-1, verbose=verbose)
+    print(save_folds(out, results, record).read_text(encoding="utf-8"))
     return 0
 
 # %% ../nbs/6_use/07_cli.ipynb #32-014
@@ -218,6 +231,12 @@ def _add_check(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument("--no-media", action="store_true", help="look at the manifest only, not into media files")
     _add_concepts(parser)
     _add_failures(parser)
+    _add_split(parser)
+
+# %% ../nbs/6_use/07_cli.ipynb #32-019caw
+def _add_split(parser: argparse.ArgumentParser) -> None:
+    beside = "table beside the manifest with clip_id and split or fold (default: the manifest's own columns)"
+    parser.add_argument("--split", metavar="FILE", help=beside)
 
 # %% ../nbs/6_use/07_cli.ipynb #32-019cbx
 def _add_failures(parser: argparse.ArgumentParser) -> None:
@@ -249,6 +268,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     change = "change one setting, such as fusion.C=0.8 or features.visual.size=299; may be repeated"
     parser.add_argument("--set", metavar="SECTION.NAME=VALUE", action="append", help=change)
     _add_failures(parser)
+    _add_split(parser)
     _add_device(parser)
 
 # %% ../nbs/6_use/07_cli.ipynb #32-019dcx
@@ -270,6 +290,14 @@ def _add_train(add: Callable[..., argparse.ArgumentParser]) -> None:
     _add_training(parser)
     parser.add_argument("--out", required=True, metavar="MODEL", help="folder of the model to write")
     parser.add_argument("--work", metavar="FOLDER", help="where features are kept (default: MODEL.work)")
+
+# %% ../nbs/6_use/07_cli.ipynb #32-020bz
+def _add_folds(add: Callable[..., argparse.ArgumentParser]) -> None:
+    about = "The manifest, or the table that --split names, says which fold a clip is in."
+    parser = add("folds", _folds, "test every row on each fold of a corpus", about)
+    _add_training(parser)
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="where folds.json and folds.md go")
+    parser.add_argument("--work", metavar="FOLDER", help="where features are kept (default: FOLDER.work)")
 
 # %% ../nbs/6_use/07_cli.ipynb #32-020cx
 def _add_predict(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -309,7 +337,7 @@ def make_parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    for add_command in (_add_check, _add_weights, _add_extract, _add_train, _add_predict):
+    for add_command in (_add_check, _add_weights, _add_extract, _add_train, _add_folds, _add_predict):
         add_command(add)
     return parser
 

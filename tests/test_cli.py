@@ -289,7 +289,6 @@ def test_settings_from_a_file_and_from_the_command_line():
     assert cli._settings(params) == Settings()
 
 
-
 def test_every_command_explains_each_option(capsys):
     parser = cli.make_parser()
     commands = parser._subparsers._group_actions[0].choices

@@ -87,7 +87,8 @@ def lacking_parts(
     if column == "fold":
         few = f"must name two different folds or more, names {len(there)}"
         return [Problem(None, column, None, few)] if len(there) < 2 else []
-    return [Problem(None, column, None, f"must have {part} clips, has none") for part in ("train", "test") if part not in there]
+    lacking = [part for part in ("train", "test") if part not in there]
+    return [Problem(None, column, None, f"must have {part} clips, has none") for part in lacking]
 
 # %% ../../nbs/3_data/14_given.ipynb #g-017
 def _clip_name(value: Any) -> str:

@@ -184,7 +184,8 @@ def _leaks(table: pd.DataFrame) -> Iterator[Problem]:
         several = table.groupby("video_id")[column].transform("nunique") > 1
         if several.any():
             counted = f"{several.sum():,} clips of {table.loc[several, 'video_id'].nunique():,} videos"
-            expected = f"should keep a video's clips together; {counted} are in several {'folds' if column == 'fold' else 'parts'}"
+            places = "folds" if column == "fold" else "parts"
+            expected = f"should keep a video's clips together; {counted} are in several {places}"
             yield Problem(None, column, None, expected, "their test is easier than one of new videos", "warning")
 
 # %% ../../nbs/3_data/09_inspection.ipynb #s-007
@@ -193,11 +194,20 @@ def _silent(table: pd.DataFrame) -> Iterator[Problem]:
     if column := given_column(table):
         shown_by = {part: count_concepts(rows) for part, rows in table.groupby(column)}
         for part in [part for part, counts in shown_by.items() if part and not counts]:
-            yield Problem(None, column, part, f"clips of a {'fold' if column == 'fold' else 'part'} must show concepts, none does")
+            expected = f"clips of a {'fold' if column == 'fold' else 'part'} must show concepts, none does"
+            yield Problem(None, column, part, expected)
         unseen = sorted(set(count_concepts(table)) - set(shown_by.get("train", {}))) if column == "split" else []
         if unseen:
             named = ", ".join(map(shown, unseen[:SHOWN])) + (" …" if len(unseen) > SHOWN else "")
             yield Problem(None, column, None, f"training clips show no {named}", "it can't be learnt", "warning")
+
+# %% ../../nbs/3_data/09_inspection.ipynb #s-008c
+def _few_videos(table: pd.DataFrame) -> Iterator[Problem]:
+    "A warning about a corpus whose videos are too few to be dealt."
+    count = table["video_id"].nunique()
+    if given_column(table) is None and count < min(len(PARTS), len(table)):
+        expected = f"should name {len(PARTS)} videos or more, which are dealt as a whole, names {count}"
+        yield Problem(None, "video_id", None, expected, "or split.by must be clip, and parts share videos", "warning")
 
 # %% ../../nbs/3_data/09_inspection.ipynb #s-010
 def _siblings_by_clip(videos: pd.Series) -> float:
@@ -206,20 +216,27 @@ def _siblings_by_clip(videos: pd.Series) -> float:
     return float((1 - (1 - Split().fractions[0]) ** (sizes - 1)).mean())
 
 # %% ../../nbs/3_data/09_inspection.ipynb #s-012
+def _given_words(cells: pd.Series, videos: pd.Series, names: list[str], folds: bool) -> str:
+    "The sizes of given parts or folds, and what tests share with training."
+    runs = [fold_parts(cells.tolist(), name) for name in names] if folds and len(names) > 1 else [cells.to_numpy()]
+    share = np.mean([shared_videos(parts, videos.to_numpy())["share"] for parts in runs])
+    counts = cells.value_counts()
+    sizes = ", ".join(f"{counts[name]} {name}" for name in names if name in counts)
+    if folds:
+        sizes = f"{len(names)} folds of {counts.min()} to {counts.max()} clips"
+    return f"given, {sizes}; {share:.0%} of the test clips have a sibling, a clip of their video, in training"
+
+# %% ../../nbs/3_data/09_inspection.ipynb #s-012b
 def _split_words(table: pd.DataFrame) -> str:
     "How clips are split unless settings say otherwise, and what tests share with training."
     column, videos = given_column(table), table["video_id"]
-    if column is None and not videos.duplicated().any():
+    if column:
+        names = fold_names(table[column].tolist()) if column == "fold" else list(PARTS)
+        return _given_words(table[column], videos, names, column == "fold")
+    if not videos.duplicated().any():
         return "by clip; each clip is a video of its own"
-    if column is None:
-        words = f"about {_siblings_by_clip(videos):.0%} of the test clips would have a sibling, a clip of their video, in training"
-        return f"by video; by clip, {words}"
-    names, cells = fold_names(table[column].tolist()), table[column]
-    runs = [fold_parts(cells.tolist(), name) for name in names] if column == "fold" and len(names) > 1 else [cells.to_numpy()]
-    share = np.mean([shared_videos(parts, videos)["share"] for parts in runs])
-    sizes = ", ".join(f"{(cells == name).sum()} {name}" for name in (PARTS if column == "split" else names) if (cells == name).any())
-    what = "given" if column == "split" else f"{len(names)} folds, of clips:" if len(names) <= SHOWN else f"{len(names)} folds:"
-    return f"{what} {sizes}; {share:.0%} of the test clips have a sibling, a clip of their video, in training"
+    share = f"{_siblings_by_clip(videos):.0%} of the test clips"
+    return f"by video; by clip, about {share} would have a sibling, a clip of their video, in training"
 
 # %% ../../nbs/3_data/09_inspection.ipynb #29-021
 KINDS = {"visual": "pictures", "audio": "sound", "text": "text"}
@@ -301,8 +318,8 @@ def inspect_corpus(
     if len(table):
         wrong |= {problem.row for problem in unreadable}
         unknown = np.array([number in wrong for number in range(2, len(table) + 2)], bool)
-        problems += [*_label_problems(table, concepts, counts), *_twice(table), *_torn(table), *_leaks(table), *_silent(table)]
-        problems += _lacking(presence, unknown)
+        problems += [*_label_problems(table, concepts, counts), *_twice(table), *_torn(table)]
+        problems += [*_leaks(table), *_silent(table), *_few_videos(table), *_lacking(presence, unknown)]
     about = (path, len(table), table["video_id"].nunique(), counts, presence, _clip_seconds(table, found), problems)
     unlabelled = int((table["labels"] == "").sum())
     split = _split_words(table) if len(table) else ""

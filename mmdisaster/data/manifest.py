@@ -103,7 +103,8 @@ def check_manifest(
     rows, problems = check_rows(table, REQUIRED, [*OPTIONAL, *GIVEN], check)
     if not rows:
         return pd.DataFrame(columns=REQUIRED + OPTIONAL), problems or [NO_ROWS]
-    problems += [*_repeated(rows), *([] if concepts else _too_many(rows)), *_split_problems(rows, given, Path(path).parent)]
+    problems += [*_repeated(rows), *([] if concepts else _too_many(rows))]
+    problems += _split_problems(rows, given, Path(path).parent)
     problems = sorted(problems, key=lambda problem: problem.row or 0)
     return pd.DataFrame(rows).astype({"start": float, "end": float}), problems
 

@@ -127,8 +127,10 @@ def fold_parts(
 ) -> np.ndarray:  # (clips,) "train", "test", and "validation" where there are three folds or more
     "Parts of the run that tests a fold."
     names = fold_names(folds)
-    following = names[(names.index(tested) + 1) % len(names)] if len(names) > 2 else None
-    return np.array(["test" if fold == tested else "validation" if fold == following else "train" for fold in folds], "<U10")
+    part_of = {tested: "test"}
+    if len(names) > 2:
+        part_of[names[(names.index(tested) + 1) % len(names)]] = "validation"
+    return np.array([part_of.get(fold, "train") for fold in folds], dtype="<U10")
 
 # %% ../../nbs/3_data/04_split.ipynb #g-012
 def split_given(
@@ -147,7 +149,8 @@ def split_given(
             raise SettingsError("split", [f"fold must be one of {', '.join(names)}, was {settings.fold!r}"])
         parts = fold_parts(cells, tested)
     elif settings.fold is not None:
-        raise SettingsError("split", [f"fold must be null where clips come with a split and no folds, was {settings.fold!r}"])
+        expected = "fold must be null where clips come with a split and no folds"
+        raise SettingsError("split", [f"{expected}, was {settings.fold!r}"])
     if lacking := [part for part in ("train", "test") if part not in parts]:
         raise SettingsError("split", [f"the given split must have {lacking[0]} clips, has none"])
     return parts if "validation" in parts else hold_out(parts, Y, groups, settings.fractions, settings.seed)
@@ -186,11 +189,12 @@ def shared_videos(
 ) -> dict[str, Any]:  # "videos" in several parts and their "clips"; "siblings": test clips with one, and their "share"
     "What parts have in common."
     parts, (_, member) = np.asarray(parts), np.unique(np.asarray(groups), return_inverse=True)
-    held = np.array([np.bincount(member[parts == part], minlength=member.max() + 1) for part in PARTS])  # (parts, videos)
+    videos = member.max() + 1
+    held = np.array([np.bincount(member[parts == part], minlength=videos) for part in PARTS])  # (parts, videos)
     several = (held > 0).sum(axis=0) > 1
-    siblings = held[2, held[0] > 0].sum()
-    share = float(siblings / max(held[2].sum(), 1))
-    return {"videos": int(several.sum()), "clips": int(held[:, several].sum()), "siblings": int(siblings), "share": share}
+    siblings = int(held[2, held[0] > 0].sum())
+    shared = {"videos": int(several.sum()), "clips": int(held[:, several].sum())}
+    return {**shared, "siblings": siblings, "share": siblings / max(int(held[2].sum()), 1)}
 
 # %% ../../nbs/3_data/04_split.ipynb #g-019
 def sibling_words(

@@ -173,7 +173,7 @@ def bootstrap_interval(
     seed: int = _DEFAULT.seed,  # seed of the resampling
     groups: np.ndarray | None = None,  # what to draw together, such as the source video of each clip, (n,)
 ) -> tuple[float, float]:  # low and high end of the interval
-    "Percentile bootstrap interval of a metric, over clips or over groups of clips; resamples where it is NaN are left out."
+    "Percentile bootstrap interval of a metric, over clips or groups of clips; resamples where it is NaN are left out."
     sizes = {len(array) for array in arrays} | ({len(groups)} if groups is not None else set())
     if len(sizes) != 1:
         raise ValueError(f"arrays must have the same number of rows, and at least one be given; had {sorted(sizes)}")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WeightsSection', 'pin_source', 'check_training', 'check_sources', 'prepare_weights', 'prepare_words', 'Source',
-           'extract_static', 'train']
+           'load_static', 'extract_static', 'train']
 
 # %% ../../nbs/6_use/05_training.ipynb #30-004
 from collections.abc import Callable, Mapping
@@ -220,6 +220,20 @@ def _extract_media(
         failures[modality] = report.failures
     write_failures(folder / "failures.csv", failures)
     return sources, {failure["clip_id"]: failure["reason"] for found in failures.values() for failure in found}
+
+# %% ../../nbs/6_use/05_training.ipynb #t-035b
+def load_static(
+    corpus: Corpus,  # as `open_corpus` returns it
+    folder: str | Path,  # where features and weights are kept; an interrupted extraction goes on there
+    settings: Settings,  # as `check_training` returns them
+    verbose: bool = False,  # show progress on standard error
+) -> tuple[pd.DataFrame, dict[str, Sequences]]:  # rows that could be read; modality → their features
+    "Extract the static features that no label decides, and read them."
+    with alone(folder) as place:
+        sources, failed = _extract_media(corpus, place, settings, verbose)
+        kept = corpus.manifest[~corpus.manifest["clip_id"].isin(failed)].reset_index(drop=True)
+        clips = kept["clip_id"].tolist()
+        return kept, {name: read_store(source.store, clips)[1] for name, source in sources.items()}
 
 # %% ../../nbs/6_use/05_training.ipynb #t-036
 def extract_static(

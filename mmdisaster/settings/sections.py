@@ -411,7 +411,7 @@ class Evaluate(Section):
     )
     empty: Literal["skip", "zero"] = knob("skip", "clips or concepts without positives",
                                           "our choice: a clip without labels has no average precision")  # fmt: skip
-    resamples: int = knob(1000, "of the bootstrap", "our choice: bootstrap over clips", ge=1, le=100_000)
+    resamples: int = knob(1000, "of the bootstrap", ge=1, le=100_000)
     resample: Literal["split", "clips", "videos"] = knob("split", "what is drawn; split: what split.by deals, videos where it is given",
                                                          "our choice: clips of one video resemble each other")  # fmt: skip
     band: float = knob(0.05, "how near the single-modality rows must lie, on validation clips", ge=0, le=1)

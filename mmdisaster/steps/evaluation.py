@@ -57,7 +57,7 @@ class Provenance(TypedDict, total=False):
     corpus: dict[str, Any]  # corpus.json: whether it is simulated, its settings, or its name and digest
     missing: dict[str, Any]  # "absent": modality → clips without it; "failed": clips that could not be read
     clips: dict[str, int]  # part → clips
-    split: dict[str, Any]  # "by": what was dealt; what `shared_videos` returns; in the pipeline "drawn": of the intervals
+    split: dict[str, Any]  # "by": what was dealt; what `shared_videos` returns; "drawn": what intervals are over
     features: dict[str, Any]  # modality → fingerprint of its features: settings, weights, libraries, code
     weights: dict[str, Any]  # modality → where its weights, or word vectors, come from
     known_words: float  # share of the training descriptions' words that have a vector
