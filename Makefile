@@ -1,4 +1,4 @@
-# make repro [MANIFEST=your/manifest.csv] · make check · make test · make test-range · make lab · make audit · make distillation · make paper
+# make repro [MANIFEST=your/manifest.csv [SPLIT=folds.csv]] · make check · make test · make test-range · make lab · make audit · make distillation · make paper
 # for authors of notebooks: make lessons · make docs · make stages · make readme · make kill · make fuzz
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -6,7 +6,7 @@ export PYTHONUTF8 := 1
 
 .PHONY: repro audit check check-code check-tests test test-range lab paper distillation lessons docs stages readme kill fuzz scm
 repro: .venv/installed scm
-	$(if $(MANIFEST),python tools/bring.py "$$MANIFEST")
+	$(if $(MANIFEST),python tools/bring.py "$$MANIFEST" $(if $(SPLIT),"$$SPLIT"))
 	python tools/repro.py
 	python tools/readme.py
 	@cat results/table2.md

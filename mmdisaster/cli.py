@@ -29,7 +29,8 @@ def _check(arguments: argparse.Namespace) -> int:
     from mmdisaster.steps.corpus import look_at_corpus
 
     given, media, verbose = arguments.max_failures, not arguments.no_media, not arguments.quiet
-    found, absent = look_at_corpus(arguments.manifest, settings, arguments.concepts, media, given, verbose)
+    manifest, beside = arguments.manifest, settings.split.file
+    found, absent = look_at_corpus(manifest, settings, arguments.concepts, media, given, verbose, beside)
     print(format_problems(found))
     if absent and found.can_start:
         print(f"No clip has what would be needed for {' and '.join(absent)}: left out.")
@@ -76,10 +77,10 @@ def _settings(arguments: argparse.Namespace) -> "Settings":
     from mmdisaster.settings.reading import parse_change, read_settings, with_changes
 
     said = dict(map(parse_change, arguments.set or []))
+    said |= {"split.by": "given", "split.file": arguments.split} if arguments.split else {}
     settings = read_settings(arguments.settings, said)
-    changes = (
-        dict.fromkeys([*_for_all(settings, "device"), "temporal.device"], arguments.device) if arguments.device else {}
-    )
+    devices = [*_for_all(settings, "device"), "temporal.device"]
+    changes = dict.fromkeys(devices, arguments.device) if arguments.device else {}
     if arguments.max_failures is not None:
         changes |= dict.fromkeys(_for_all(settings, "max_failures"), arguments.max_failures)
     return with_changes(settings, {name: value for name, value in changes.items() if name not in said})
@@ -116,6 +117,7 @@ def _places(arguments: argparse.Namespace) -> tuple[Path, Path]:
 # %% ../nbs/6_use/07_cli.ipynb #32-013acx
 def _train(arguments: argparse.Namespace) -> int:
     settings, (out, work) = _settings(arguments), _places(arguments)
+    from mmdisaster.data.split import sibling_words
     from mmdisaster.model.folder import save_model
     from mmdisaster.model.training import train
 
@@ -128,7 +130,19 @@ def _train(arguments: argparse.Namespace) -> int:
     if "known_words" in about:
         for modality, share in about["known_words"].items():
             print(f"{share:.0%} of the words in their descriptions have a vector ({modality})")
+    print(f"split by {about['split']['by']}: {sibling_words(about['split'])}")
     print("test clips: " + ", ".join(f"{name} {value:.3f}" for name, value in about["test"].items()))
+    return 0
+
+# %% ../nbs/6_use/07_cli.ipynb #32-013ad
+def _folds(arguments: argparse.Namespace) -> int:
+    settings, out = _settings(arguments), Path(arguments.out)
+    from mmdisaster.model.folds import cross_validate, save_folds
+
+    work = Path(arguments.work or out.absolute().with_name(f"{out.absolute().name}.work"))
+    manifest, concepts, verbose = arguments.manifest, arguments.concepts, not arguments.quiet
+    results, record = cross_validate(manifest, work, concepts, settings, n_jobs=-1, verbose=verbose)
+    print(save_folds(out, results, record).read_text(encoding="utf-8"))
     return 0
 
 # %% ../nbs/6_use/07_cli.ipynb #32-014
@@ -227,7 +241,13 @@ def _add_check(add: Callable[..., argparse.ArgumentParser]) -> None:
     _add_concepts(parser)
     _add_settings(parser)
     _add_failures(parser)
+    _add_split(parser)
     parser.set_defaults(device=None)
+
+# %% ../nbs/6_use/07_cli.ipynb #32-019caw
+def _add_split(parser: argparse.ArgumentParser) -> None:
+    beside = "table beside the manifest with clip_id and split or fold (default: the manifest's own columns)"
+    parser.add_argument("--split", metavar="FILE", help=beside)
 
 # %% ../nbs/6_use/07_cli.ipynb #32-019cbx
 def _add_failures(parser: argparse.ArgumentParser) -> None:
@@ -256,6 +276,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     _add_concepts(parser)
     _add_settings(parser)
     _add_failures(parser)
+    _add_split(parser)
     _add_device(parser)
 
 
@@ -284,6 +305,14 @@ def _add_train(add: Callable[..., argparse.ArgumentParser]) -> None:
     _add_training(parser)
     parser.add_argument("--out", required=True, metavar="MODEL", help="folder of the model to write")
     parser.add_argument("--work", metavar="FOLDER", help="where features are kept (default: MODEL.work)")
+
+# %% ../nbs/6_use/07_cli.ipynb #32-020bz
+def _add_folds(add: Callable[..., argparse.ArgumentParser]) -> None:
+    about = "The manifest, or the table that --split names, says which fold a clip is in."
+    parser = add("folds", _folds, "test every row on each fold of a corpus", about)
+    _add_training(parser)
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="where folds.json and folds.md go")
+    parser.add_argument("--work", metavar="FOLDER", help="where features are kept (default: FOLDER.work)")
 
 # %% ../nbs/6_use/07_cli.ipynb #32-020cx
 def _add_predict(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -323,7 +352,7 @@ def make_parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    for add_command in (_add_check, _add_weights, _add_extract, _add_train, _add_predict):
+    for add_command in (_add_check, _add_weights, _add_extract, _add_train, _add_folds, _add_predict):
         add_command(add)
     return parser
 

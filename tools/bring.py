@@ -1,8 +1,9 @@
-"""Bring your own clips:  python tools/bring.py MANIFEST
+"""Bring your own clips:  python tools/bring.py MANIFEST [SPLIT]
 
-Checks the manifest and everything that it names, then writes its path, its folder, its concepts and the modalities that
-it lacks into params.yaml, where `dvc repro` finds them, and makes the graphs of stages fit. Exit status 1, and
-params.yaml as it was, when a run could not start.
+Checks the manifest and everything that it names, then writes its path, its folder, its concepts and the modalities
+that it lacks into params.yaml, where `dvc repro` finds them, and how its clips are split: as the manifest, or the table
+SPLIT beside it, says; else by video where videos have several clips. Makes the graphs of stages fit. Exit status 1,
+and params.yaml as it was, when a run could not start.
 With the word `simulated` instead of a path, the embedded corpus comes back.
 """
 
@@ -15,12 +16,14 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 from stages import refresh
 
 from mmdisaster.core import atomic_path
+from mmdisaster.data.given import given_column
 from mmdisaster.data.inspection import format_problems
 from mmdisaster.data.manifest import check_manifest, count_concepts
 from mmdisaster.settings.reading import read_settings, with_changes
-from mmdisaster.settings.sections import Corpus
+from mmdisaster.settings.sections import Corpus, Split
 from mmdisaster.settings.tree import Settings
 from mmdisaster.steps.corpus import look_at_corpus
+from mmdisaster.steps.split import choose_split, split_corpus
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,16 +54,22 @@ def shown(path: Path) -> str:
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.as_posix()
 
 
-def bring(manifest: Path, settings: Settings) -> dict:
-    """Params of a manifest, once it is checked; raises `SystemExit` where a run could not start."""
+def bring(manifest: Path, settings: Settings, beside: str) -> tuple[dict, Split]:
+    """Params of a manifest, once it is checked, and its split; raises `SystemExit` where a run could not start."""
     check_folder(manifest.parent)
-    known = list(settings.corpus.concepts)
-    named = list(count_concepts(check_manifest(manifest)[0]))
+    known, kept = list(settings.corpus.concepts), settings.split
+    again = settings.corpus.manifest == shown(manifest) and not beside
+    given = kept.file if again else beside
+    table = check_manifest(manifest, given=given)[0]
+    named = list(count_concepts(table))
     stated = known if set(named) == set(known) else None  # an order that was stated before stays
-    found, absent = look_at_corpus(manifest, settings, stated)
+    found, absent = look_at_corpus(manifest, settings, stated, given=given)
     print(format_problems(found), file=sys.stderr)
     if not found.can_start:
         raise SystemExit(1)
+    if not again or (kept.by == "given" and not given_column(table)):  # else: what was chosen for it before
+        kept = choose_split(Split(fractions=kept.fractions, seed=kept.seed, file=given), table)
+    split_corpus(table, stated or named, kept)  # refused here, not after hours
     taken = {
         "manifest": shown(manifest),
         "watched": shown(manifest.parent),
@@ -70,7 +79,16 @@ def bring(manifest: Path, settings: Settings) -> dict:
     with_changes(settings, {f"corpus.{name}": value for name, value in taken.items()})
     for name in absent:
         print(f"{name} takes no part: no clip has {settings.modalities[name].reads}", file=sys.stderr)
-    return taken
+    return taken, kept
+
+
+def write_split(section: dict, split: Split) -> None:
+    """Put how clips are split into a section."""
+    for name in ["by", "file", "fold"]:
+        value = getattr(split, name)
+        section[name] = DoubleQuotedScalarString(value) if isinstance(value, str) else value
+        if name in section.ca.items:
+            section.ca.items[name][2].column = 0
 
 
 def write(section: dict, taken: dict) -> None:
@@ -85,7 +103,7 @@ def write(section: dict, taken: dict) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 1:
+    if len(arguments) not in (1, 2) or arguments[0] == "simulated" != arguments[-1]:
         print(__doc__, file=sys.stderr)
         return 2
     yaml = YAML()
@@ -94,19 +112,22 @@ def main(arguments: list[str]) -> int:
     taken = {name: getattr(Corpus(), name) for name in ["manifest", "watched", "concepts", "absent"]}
     try:
         settings = read_settings(ROOT / "params.yaml")
+        split = settings.split if settings.corpus.manifest == "simulated" else Split()
         if arguments != ["simulated"]:
             given = Path(arguments[0]).expanduser()
             manifest = given.parent.resolve() / given.name  # the name stays: DVC may link it into its cache
-            taken = bring(manifest, settings)
+            taken, split = bring(manifest, settings, arguments[1] if arguments[1:] else "")
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 1
     params = yaml.load(ROOT / "params.yaml") or CommentedMap()
     write(params.setdefault("corpus", CommentedMap()), taken)
+    write_split(params.setdefault("split", CommentedMap()), split)
     with atomic_path(ROOT / "params.yaml") as temporary:
         yaml.dump(params, temporary)
     refresh()
     print(f"params.yaml: corpus.manifest is {taken['manifest']}, concepts are {', '.join(taken['concepts'])}")
+    print(f"params.yaml: split.by is {split.by}")
     return 0
 
 

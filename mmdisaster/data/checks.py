@@ -167,7 +167,7 @@ def _not_among(number: int, name: str, concepts: Collection[str]) -> Problem:
 def _unclear(number: int, value: str) -> Problem | None:
     "The problem of a cell of labels that is in another notation, or names nothing."
     if value in NOTHING:
-        return Problem(number, "labels", value, "must name at least one concept")
+        return Problem(number, "labels", value, "must name concepts", "leave the cell empty where the clip shows none")
     names = written_otherwise(value)
     if names is None:
         long = any(len(name) > LONGEST_CONCEPT for name in value.split("|"))
@@ -186,7 +186,7 @@ def label_problem(
     "What is wrong with a row's labels."
     names = value.split("|")
     if not value:
-        return Problem(number, "labels", value, "must name at least one concept")
+        return None
     if "" in names:
         return Problem(number, "labels", value, "must be concepts joined by single '|'", "take the empty part out")
     wrong = next((name for name in names if concepts is None or name not in concepts), None)

@@ -51,10 +51,11 @@ def save_corpus(
     folder: str | Path,  # to write
     manifest: str | Path,  # CSV or Parquet file, one row per clip
     concepts: list[str] | None = None,  # the concepts C, in order; None or none: those that the labels name
+    given: str = "",  # table beside the manifest that says the split; empty: its own columns, where it has them
 ) -> Corpus:
     "Take somebody's manifest in; raises `ManifestError` with every problem found."
     folder, manifest = Path(folder), Path(manifest)
-    table, concepts = read_manifest(manifest, concepts or None), concepts or read_concepts(manifest)
+    table, concepts = read_manifest(manifest, concepts or None, given=given), concepts or read_concepts(manifest)
     with atomic_path(folder / "manifest.csv") as temporary:
         table.to_csv(temporary, index=False, quoting=csv.QUOTE_ALL, encoding="utf-8")  # keeps any line break
     media = Path(os.path.relpath(manifest.parent.resolve(), folder.resolve())).as_posix()

@@ -19,14 +19,15 @@ import pandas as pd
 
 from ..core import progress
 from .corpus import Corpus
+from .given import given_column
 from .manifest import OPTIONAL, REQUIRED, check_manifest, count_concepts
-from .split import FEWEST
+from .split import FEWEST, PARTS, fold_names, fold_parts, shared_videos
 from .tables import Problem
 from ..media.files import MEDIA_LIMITS, MediaError
 from ..media.frames import read_frames
 from ..media.survey import MediaInfo, probe, window_fault
 from ..settings.reading import shown
-from ..settings.sections import Media
+from ..settings.sections import Media, Split
 
 # %% ../../nbs/3_data/09_inspection.ipynb #29-008
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Inspection:
     problems: list[Problem]  # errors first, each kind in the manifest's order
     unreadable: int = 0  # clips whose media can't be read, beyond what is wrong in the manifest
     max_failures: float = 0.0  # share of all clips that may be so
+    unlabelled: int = 0  # clips that show none of the concepts
+    split: str = ""  # how clips are split, in words; empty where there is no table
 
     @property
     def errors(self) -> list[Problem]:  # what stops a run
@@ -106,7 +109,7 @@ def _everywhere(counts: dict[str, int], clips: int) -> Iterator[Problem]:
 # %% ../../nbs/3_data/09_inspection.ipynb #29-022bx
 def _label_problems(table: pd.DataFrame, concepts: list[str] | None, counts: dict[str, int]) -> Iterator[Problem]:
     "Problems of the labels of a whole corpus."
-    if len(table) < FEWEST:
+    if len(table) < FEWEST and given_column(table) is None:
         expected = f"must have {FEWEST} clips or more to be split, has {len(table)}"
         yield Problem(None, None, None, expected)
     if len(counts) < 2:
@@ -174,6 +177,67 @@ def _torn(table: pd.DataFrame) -> Iterator[Problem]:
         expected = f"should be of one video, is of {len(videos)}: {', '.join(map(shown, videos[:3]))}"
         yield Problem(None, "media", media, expected, "clips of a file share its video_id", "warning")
 
+# %% ../../nbs/3_data/09_inspection.ipynb #s-004
+def _leaks(table: pd.DataFrame) -> Iterator[Problem]:
+    "Warnings about a given split that tears videos apart."
+    if column := given_column(table):
+        several = table.groupby("video_id")[column].transform("nunique") > 1
+        if several.any():
+            counted = f"{several.sum():,} clips of {table.loc[several, 'video_id'].nunique():,} videos"
+            places = "folds" if column == "fold" else "parts"
+            expected = f"should keep a video's clips together; {counted} are in several {places}"
+            yield Problem(None, column, None, expected, "their test is easier than one of new videos", "warning")
+
+# %% ../../nbs/3_data/09_inspection.ipynb #s-007
+def _silent(table: pd.DataFrame) -> Iterator[Problem]:
+    "Problems of parts and folds without labels, and of concepts that a given split has no training clips of."
+    if column := given_column(table):
+        shown_by = {part: count_concepts(rows) for part, rows in table.groupby(column)}
+        for part in [part for part, counts in shown_by.items() if part and not counts]:
+            expected = f"clips of a {'fold' if column == 'fold' else 'part'} must show concepts, none does"
+            yield Problem(None, column, part, expected)
+        unseen = sorted(set(count_concepts(table)) - set(shown_by.get("train", {}))) if column == "split" else []
+        if unseen:
+            named = ", ".join(map(shown, unseen[:SHOWN])) + (" …" if len(unseen) > SHOWN else "")
+            yield Problem(None, column, None, f"training clips show no {named}", "it can't be learnt", "warning")
+
+# %% ../../nbs/3_data/09_inspection.ipynb #s-008c
+def _few_videos(table: pd.DataFrame) -> Iterator[Problem]:
+    "A warning about a corpus whose videos are too few to be dealt."
+    count = table["video_id"].nunique()
+    if given_column(table) is None and count < min(len(PARTS), len(table)):
+        expected = f"should name {len(PARTS)} videos or more, which are dealt as a whole, names {count}"
+        yield Problem(None, "video_id", None, expected, "or split.by must be clip, and parts share videos", "warning")
+
+# %% ../../nbs/3_data/09_inspection.ipynb #s-010
+def _siblings_by_clip(videos: pd.Series) -> float:
+    "Share of test clips that would have a sibling in training if single clips were dealt."
+    sizes = videos.groupby(videos).transform("size")
+    return float((1 - (1 - Split().fractions[0]) ** (sizes - 1)).mean())
+
+# %% ../../nbs/3_data/09_inspection.ipynb #s-012
+def _given_words(cells: pd.Series, videos: pd.Series, names: list[str], folds: bool) -> str:
+    "The sizes of given parts or folds, and what tests share with training."
+    runs = [fold_parts(cells.tolist(), name) for name in names] if folds and len(names) > 1 else [cells.to_numpy()]
+    share = np.mean([shared_videos(parts, videos.to_numpy())["share"] for parts in runs])
+    counts = cells.value_counts()
+    sizes = ", ".join(f"{counts[name]} {name}" for name in names if name in counts)
+    if folds:
+        sizes = f"{len(names)} folds of {counts.min()} to {counts.max()} clips"
+    return f"given, {sizes}; {share:.0%} of the test clips have a sibling, a clip of their video, in training"
+
+# %% ../../nbs/3_data/09_inspection.ipynb #s-012b
+def _split_words(table: pd.DataFrame) -> str:
+    "How clips are split unless settings say otherwise, and what tests share with training."
+    column, videos = given_column(table), table["video_id"]
+    if column:
+        names = fold_names(table[column].tolist()) if column == "fold" else list(PARTS)
+        return _given_words(table[column], videos, names, column == "fold")
+    if not videos.duplicated().any():
+        return "by clip; each clip is a video of its own"
+    share = f"{_siblings_by_clip(videos):.0%} of the test clips"
+    return f"by video; by clip, about {share} would have a sibling, a clip of their video, in training"
+
 # %% ../../nbs/3_data/09_inspection.ipynb #29-021
 KINDS = {"pictures": "video", "sound": "audio"}  # what a clip can have of its media file → the track that holds it
 
@@ -235,10 +299,10 @@ def find_absent(
     return [modality for modality, kind in reads.items() if kind and kind not in found]
 
 # %% ../../nbs/3_data/09_inspection.ipynb #29-022
-def _manifest(path: Path, concepts: list[str] | None) -> tuple[pd.DataFrame, list[Problem]]:
+def _manifest(path: Path, concepts: list[str] | None, given: str = "") -> tuple[pd.DataFrame, list[Problem]]:
     "The manifest and its problems."
     try:
-        return check_manifest(path, concepts)
+        return check_manifest(path, concepts, given=given)
     except (OSError, ValueError) as error:
         return pd.DataFrame(columns=REQUIRED + OPTIONAL), [Problem(None, None, None, str(error))]
 
@@ -259,10 +323,11 @@ def inspect_corpus(
     max_failures: float = 0.0,  # share of clips with unreadable media that a run may skip
     verbose: bool = False,  # show progress on standard error
     limits: Media = MEDIA_LIMITS,  # what decoding may take
+    given: str = "",  # table beside the manifest that says the split, `split.file`; empty: none
 ) -> Inspection:
     "Read a corpus quickly and list all its problems; raises nothing because of what it reads."
     path = Path(manifest)
-    table, problems = _manifest(path, concepts)
+    table, problems = _manifest(path, concepts, given)
     wrong = {problem.row for problem in problems if problem.column == "media"}
     rows = list(enumerate(table.astype(object).to_dict("records"), start=2)) if media else []
     rows = [(number, row) for number, row in rows if row["media"] and number not in wrong]
@@ -278,9 +343,11 @@ def inspect_corpus(
         wrong |= {problem.row for problem in unreadable}
         unknown = np.array([number in wrong for number in range(2, len(table) + 2)], bool)
         problems += [*_label_problems(table, concepts, counts), *_twice(table), *_torn(table)]
-        problems += _lacking(presence, unknown)
+        problems += [*_leaks(table), *_silent(table), *_few_videos(table), *_lacking(presence, unknown)]
     about = (path, len(table), table["video_id"].nunique(), counts, presence, _clip_seconds(table, found), problems)
-    return _allow(Inspection(*about, len(unreadable), max_failures), unreadable)
+    unlabelled = int((table["labels"] == "").sum())
+    split = _split_words(table) if len(table) else ""
+    return _allow(Inspection(*about, len(unreadable), max_failures, unlabelled, split), unreadable)
 
 # %% ../../nbs/3_data/09_inspection.ipynb #29-042
 def sample_frames(
@@ -348,8 +415,10 @@ def format_problems(
     named = [f"{name if len(name) <= 80 else shown(name)} {count}" for name, count in inspection.concepts.items()]
     more = f" and {len(named) - MOST_SHOWN:,} more" if len(named) > MOST_SHOWN else ""
     lines += [f"concepts: {', '.join(named[:MOST_SHOWN])}{more}"]
+    lines += [f"without labels: {inspection.unlabelled} clips"] if inspection.unlabelled else []
     for kind, present in inspection.presence.items():
         lines.append(f"with {kind}: {present.sum()} clips")
+    lines += [f"split: {inspection.split}"] if inspection.split else []
     if inspection.unreadable:
         found = f"{inspection.unreadable} of {inspection.clips} clips"
         lines.append(f"unreadable media: {found}; {100 * inspection.max_failures:g} % are allowed (max_failures)")

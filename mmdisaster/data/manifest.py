@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from .checks import NO_ROWS, check_rows, label_problem, media_fault, media_hint, spelt
+from .given import GIVEN, take_given
 from .tables import Problem, read_table
 from ..settings.sections import MOST_CONCEPTS, check_concepts
 
@@ -65,17 +66,25 @@ def _too_many(
     rows: list[dict[str, Any]],  # of a table
 ) -> list[Problem]:
     "The problem of labels that name more concepts than settings can hold."
-    names = {name for row in rows for name in row["labels"].split("|")}
+    names = {name for row in rows for name in row["labels"].split("|")} - {""}
     if len(names) <= MOST_CONCEPTS:
         return []
     expected = f"must name {MOST_CONCEPTS:,} different concepts at most, names {len(names):,}"
     return [Problem(None, "labels", None, expected)]
+
+# %% ../../nbs/3_data/01_manifest.ipynb #c014h
+def _split_problems(rows: list[dict[str, Any]], given: str, folder: Path) -> list[Problem]:
+    "Problems of the split that rows, or a file beside them, come with; it stands in the rows then."
+    if given and (fault := media_fault(given, folder)):
+        return [Problem(None, None, given, f"split.file {fault}")]
+    return take_given(rows, folder / given if given else None)
 
 # %% ../../nbs/3_data/01_manifest.ipynb #01-047
 def check_manifest(
     path: str | Path,  # CSV or Parquet file
     concepts: list[str] | None = None,  # the concepts C; None: whatever the labels name
     folder: str | Path | None = None,  # what `media` is relative to; None: the manifest's folder
+    given: str = "",  # table beside the manifest that says the split, in place of its own columns; empty: none
 ) -> tuple[pd.DataFrame, list[Problem]]:  # one row per clip, broken ones too (none where there is no table); problems
     "Read a manifest and list all its problems."
     place = Path(path).parent if folder is None else Path(folder)
@@ -91,10 +100,11 @@ def check_manifest(
             row["video_id"] = media.name or row["clip_id"]
         return _own_problems(number, row, media, known)
 
-    rows, problems = check_rows(table, REQUIRED, OPTIONAL, check)
+    rows, problems = check_rows(table, REQUIRED, [*OPTIONAL, *GIVEN], check)
     if not rows:
         return pd.DataFrame(columns=REQUIRED + OPTIONAL), problems or [NO_ROWS]
     problems += [*_repeated(rows), *([] if concepts else _too_many(rows))]
+    problems += _split_problems(rows, given, Path(path).parent)
     problems = sorted(problems, key=lambda problem: problem.row or 0)
     return pd.DataFrame(rows).astype({"start": float, "end": float}), problems
 
@@ -121,9 +131,11 @@ def read_manifest(
     path: str | Path,  # CSV or Parquet file
     concepts: list[str] | None = None,  # the concepts C, in order; None: whatever the labels name, two at least
     folder: str | Path | None = None,  # what `media` is relative to; None: the manifest's folder
+    given: str = "",  # table beside the manifest that says the split, in place of its own columns; empty: none
 ) -> pd.DataFrame:  # one row per clip; `start` and `end` are float seconds or NaN, everything else is text
     "Read and check a manifest; raises `ManifestError` with every problem found."
-    table, problems = check_manifest(path, concepts, folder)
+    table, found = check_manifest(path, concepts, folder, given)
+    problems = [problem for problem in found if problem.severity == "error"]
     names = {name for labels in table["labels"] for name in labels.split("|")} - {""}
     if concepts is None and not problems and len(names) < 2:
         problems.append(Problem(None, "labels", "".join(names), "must name two different concepts or more"))

@@ -22,17 +22,19 @@ def evaluate(
     empty: str = _DEFAULT.empty,  # clips or concepts without positives: "skip" or "zero"
     resamples: int = _DEFAULT.resamples,  # of the bootstrap
     seed: int = _DEFAULT.seed,  # of the bootstrap
+    groups: np.ndarray | None = None,  # (clips,) source video of each clip, to draw videos; None: clips are drawn
 ) -> dict:  # metric → {"value", "interval"}, and "concept_f1" → one per concept
     "Micro F1, Hamming loss and MAP with bootstrap intervals, and F1 per concept."
+    judged = {"average": average, "empty": empty}
     measures = {
         "micro_f1": (micro_f1, (Y, decisions)),
         "hamming_loss": (hamming_loss, (Y, decisions)),
-        "map": (lambda truth, s: mean_average_precision(truth, s, average=average, empty=empty), (Y, scores)),
+        "map": (lambda truth, s: mean_average_precision(truth, s, **judged) if truth.any() else np.nan, (Y, scores)),
     }
     found: dict = {
         name: {
             "value": float(function(*arrays)),
-            "interval": bootstrap_interval(function, *arrays, resamples=resamples, seed=seed),
+            "interval": bootstrap_interval(function, *arrays, resamples=resamples, seed=seed, groups=groups),
         }
         for name, (function, arrays) in measures.items()
     }

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['pin_source', 'check_training', 'check_sources', 'taking_part', 'prepare_weights', 'prepare_words', 'Source',
-           'extract_static', 'train']
+           'load_static', 'extract_static', 'train']
 
 # %% ../../nbs/6_use/05_training.ipynb #30-004
 import sys
@@ -47,7 +47,7 @@ from ..static.sources import make_extractor
 from ..steps.corpus import make_calibration, open_corpus
 from ..steps.evaluation import Provenance, gather_provenance
 from ..steps.fusion import fit_algorithm1, score_algorithm1
-from ..steps.split import drop_clips, split_corpus
+from ..steps.split import choose_split, drop_clips, split_corpus
 from ..steps.static import extract_features, get_weights
 from ..steps.temporal import learn_temporal
 from ..steps.words import fit_weights, training_texts
@@ -99,6 +99,8 @@ def check_sources(
     manifest, problems = settings.corpus.manifest, list[str]()
     if manifest != "simulated" and not is_file(Path(root) / manifest):
         problems.append(f"corpus.manifest: there is no file {manifest}")
+    if manifest == "simulated" and settings.split.by == "given":
+        problems.append("split.by: must be clip or video, simulated clips come without a split")
     for where, check, arguments in checks:
         try:
             check(*arguments)
@@ -248,6 +250,20 @@ def _extract_media(
     write_failures(folder / "failures.csv", failures)
     return sources, {failure["clip_id"]: failure["reason"] for found in failures.values() for failure in found}
 
+# %% ../../nbs/6_use/05_training.ipynb #t-035b
+def load_static(
+    corpus: Corpus,  # as `open_corpus` returns it
+    folder: str | Path,  # where features and weights are kept; an interrupted extraction goes on there
+    settings: Settings,  # as `check_training` returns them
+    verbose: bool = False,  # show progress on standard error
+) -> tuple[pd.DataFrame, dict[str, Sequences]]:  # rows that could be read; modality → their features
+    "Extract the static features that no label decides, and read them."
+    with alone(folder) as place:
+        sources, failed = _extract_media(corpus, place, settings, verbose)
+        kept = corpus.manifest[~corpus.manifest["clip_id"].isin(failed)].reset_index(drop=True)
+        clips = kept["clip_id"].tolist()
+        return kept, {name: read_store(source.store, clips)[1] for name, source in sources.items()}
+
 # %% ../../nbs/6_use/05_training.ipynb #t-036
 def extract_static(
     manifest: str | Path,  # CSV or Parquet file, one row per clip
@@ -258,7 +274,7 @@ def extract_static(
 ) -> tuple[pd.DataFrame, dict[str, str]]:  # rows that could be read; id → reason of the others, also in failures.csv
     "Extract the static features that no split decides, such as those of frames and of sound."
     checked = read_settings(settings)
-    corpus, _ = open_corpus(manifest, concepts, checked.corpus.concepts)
+    corpus, _ = open_corpus(manifest, concepts, checked.corpus.concepts, checked.split.file)
     checked = check_training(taking_part(corpus, checked, verbose))
     with alone(folder) as folder:
         failed = _extract_media(corpus, folder, checked, verbose)[1]
@@ -320,9 +336,11 @@ def train(
     "Train a model on a corpus."
     extra, folder = _check_provenance(provenance), Path(folder)
     checked = read_settings(settings)
-    corpus, record = open_corpus(manifest, concepts, checked.corpus.concepts)
+    corpus, record = open_corpus(manifest, concepts, checked.corpus.concepts, checked.split.file)
     checked = check_training(taking_part(corpus, checked, verbose))
-    dealt = split_corpus(corpus.manifest, corpus.concepts, checked.split)
+    dealing = choose_split(checked.split, corpus.manifest, record["simulated"])
+    checked = checked.model_copy(update={"split": dealing})
+    dealt = split_corpus(corpus.manifest, corpus.concepts, dealing)
     texts = training_texts(corpus.manifest, dealt)
     with alone(folder):
         sources, failed = _extract_media(corpus, folder, checked, verbose)
@@ -333,7 +351,7 @@ def train(
             sources[name], _ = _extract(name, words, checked, corpus, folder, verbose)
         stores = {name: sources[name].store for name in checked.present}
         weights = {name: path for name in checked.present if (path := sources[name].weights)}
-        about = gather_provenance(record, split, len(failed), checked.present, stores, weights)
+        about = gather_provenance(record, split, len(failed), checked.present, stores, weights, dealing)
         static = {name: read_store(store, split.clip_ids)[1] for name, store in stores.items()}
     known = {**about, **_known_words(checked, weights, texts), **extra}
     return _learn(split, static, weights, checked, known, verbose)  # type: ignore[arg-type]

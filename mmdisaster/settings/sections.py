@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['LARGEST_SEED', 'LONGEST_NAME', 'ONE_LINE', 'MOST_MODALITIES', 'Modality', 'Modalities', 'MOST_CONCEPTS',
-           'LONGEST_CONCEPT', 'MOST_PIXELS', 'FEATURE_FILES', 'FEATURE_TABLES', 'SOURCES', 'AnySource', 'AnyWeights',
-           'MODALITIES', 'LARGEST_NETWORK', 'knob', 'Section', 'seed_knob', 'device_knob', 'share_knob', 'path_knob',
-           'different', 'Corpus', 'is_control', 'check_concepts', 'Split', 'Media', 'Source', 'InceptionWeights',
-           'SoundNetWeights', 'Glove', 'check_pixels', 'InceptionSource', 'SoundNetSource', 'GloveSource',
-           'Precomputed', 'source_kind', 'weights_of', 'Training', 'Temporal', 'Baseline', 'Fusion', 'Evaluate',
-           'Model', 'Table2', 'Figure']
+           'LONGEST_CONCEPT', 'LONGEST_FOLD', 'FoldName', 'MOST_PIXELS', 'FEATURE_FILES', 'FEATURE_TABLES', 'SOURCES',
+           'AnySource', 'AnyWeights', 'MODALITIES', 'LARGEST_NETWORK', 'knob', 'Section', 'seed_knob', 'device_knob',
+           'share_knob', 'path_knob', 'different', 'Corpus', 'is_control', 'check_concepts', 'Split', 'Media', 'Source',
+           'InceptionWeights', 'SoundNetWeights', 'Glove', 'check_pixels', 'InceptionSource', 'SoundNetSource',
+           'GloveSource', 'Precomputed', 'source_kind', 'weights_of', 'Training', 'Temporal', 'Baseline', 'Fusion',
+           'Evaluate', 'Model', 'Table2', 'Figure']
 
 # %% ../../nbs/7_ground/02_settings.ipynb #s-003
 import unicodedata
@@ -172,18 +172,34 @@ def check_concepts(
             expected = f"one line of up to {LONGEST_CONCEPT} characters each, without blanks around it"
             raise ValueError(f"concepts must be {expected}, was {name[: LONGEST_CONCEPT + 1]!r}")
 
+# %% ../../nbs/7_ground/02_settings.ipynb #s-020c
+LONGEST_FOLD = 50  # characters of the name of a fold
+FoldName = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$", max_length=LONGEST_FOLD,
+                                description="the name of a fold")]  # fmt: skip
+
 # %% ../../nbs/7_ground/02_settings.ipynb #s-021
 class Split(Section):
     "Which clips train, validate and test."
 
-    by: Literal["clip", "video"] = knob("clip", "whether clips or whole videos are dealt", "paper §IV-B; or video")
+    by: Literal["clip", "video", "given"] = knob("clip", "clips or whole videos are dealt; given: the split comes with the clips",
+                                                 "paper §IV-B; or video, or given")  # fmt: skip
     fractions: tuple[float, float, float] = knob((0.6, 0.2, 0.2), "of train, validation and test", "paper §IV-B")
     seed: int = seed_knob("of the order")
+    file: str = knob("", "table beside the manifest with clip_id and split or fold; empty: the manifest's own columns",
+                     pattern=f"{ONE_LINE}|^$", max_length=LONGEST_NAME)  # fmt: skip
+    fold: Annotated[int, Field(ge=0, le=10**9)] | FoldName | None = knob(None, "of given folds the one that is tested; null: the first")
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> Self:
         if min(self.fractions) <= 0 or not abs(sum(self.fractions) - 1) <= 1e-9:
             raise ValueError(f"fractions must be three positive numbers with sum 1, was {self.fractions}")
+        return self
+
+    @model_validator(mode="after")
+    def _is_given(self) -> Self:
+        named = [name for name in ("file", "fold") if getattr(self, name) not in ("", None)]
+        if named and self.by != "given" and "by" in self.model_fields_set:
+            raise ValueError(f"by must be given where {named[0]} says which split is, was {self.by!r}")
         return self
 
 # %% ../../nbs/7_ground/02_settings.ipynb #m-003
@@ -509,7 +525,9 @@ class Evaluate(Section):
     )
     empty: Literal["skip", "zero"] = knob("skip", "clips or concepts without positives",
                                           "our choice: a clip without labels has no average precision")  # fmt: skip
-    resamples: int = knob(1000, "of the bootstrap", "our choice: bootstrap over clips", ge=1, le=100_000)
+    resamples: int = knob(1000, "of the bootstrap", ge=1, le=100_000)
+    resample: Literal["split", "clips", "videos"] = knob("split", "what is drawn; split: what split.by deals, videos where it is given",
+                                                         "our choice: clips of one video resemble each other")  # fmt: skip
     band: float = knob(0.05, "how near the single-modality rows must lie, on validation clips", ge=0, le=1)
     seed: int = seed_knob("of the bootstrap")
 

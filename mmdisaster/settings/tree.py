@@ -175,7 +175,7 @@ class Settings(Section):
     def _parts_hold_clips(self) -> Self:
         if self.corpus.manifest != "simulated":
             return self
-        units = self.corpus.videos if self.split.by == "video" else self.corpus.clips
+        units = self.corpus.videos if self.split.by == "video" else self.corpus.clips  # a given split: checked where it is read
         if min(sizes := [round(share * units) for share in self.split.fractions]) < FEWEST_HELD:
             words = f"split.fractions must leave each part {FEWEST_HELD} {self.split.by}s of {units:,} or more"
             raise ValueError(f"{words}, left {min(sizes)}")

@@ -29,11 +29,12 @@ def make_corpus(
     settings: Corpus,  # section `corpus`
     root: str | Path = ".",  # folder that `settings.manifest` is relative to
     verbose: bool = False,  # show progress on standard error
+    given: str = "",  # table beside the manifest that says the split, `split.file`; empty: none
 ) -> Clips:
     "Simulate the embedded corpus, or take a manifest in; raises `ManifestError` with every problem found."
     folder = Path(folder)
     if settings.manifest != "simulated":
-        return save_corpus(folder, Path(root) / settings.manifest, list(settings.concepts))
+        return save_corpus(folder, Path(root) / settings.manifest, list(settings.concepts), given)
     simulation = simulation_of(settings)
     simulate_corpus(folder, simulation, verbose=verbose)
     save_json(folder / "concepts.json", settings.concepts)
@@ -54,13 +55,14 @@ def open_corpus(
     manifest: str | Path,  # CSV or Parquet file, one row per clip
     concepts: list[str] | None = None,  # in order; None: those of the record, of `known`, or of the labels
     known: Sequence[str] = (),  # concepts in the settings' order
+    given: str = "",  # table beside the manifest that says the split, `split.file`; empty: none
 ) -> tuple[Clips, dict[str, Any]]:  # clips, and the record of them
     "Read clips and what is known of them; raises `ManifestError` with every problem found."
     path = Path(manifest)
     if path.name == "manifest.csv" and (path.parent / "corpus.json").is_file():
         corpus = read_corpus(path.parent)
         return corpus._replace(concepts=concepts or corpus.concepts), load_json(path.parent / "corpus.json")
-    table = read_manifest(path, concepts)
+    table = read_manifest(path, concepts, given=given)
     named = list(count_concepts(table))
     stated = list(known) if set(known) == set(named) else named
     record = {"simulated": False, "name": path.name, "clips": len(table), "digest": digest_file(path)}
@@ -93,15 +95,15 @@ def look_at_corpus(
     media: bool = True,  # whether to look into media files, and into features that exist already
     max_failures: float | None = None,  # share of clips that may be unreadable; None: as settings say
     verbose: bool = False,  # show progress on standard error
+    given: str = "",  # table beside the manifest that says the split, `split.file`; empty: none
 ) -> Look:
     "Inspect a corpus for the modalities of settings; raises nothing because of what it reads."
     reads = {name: source.reads for name, source in settings.modalities.items()}
     shares = [getattr(source, "max_failures", 1.0) for source in settings.modalities.values()]
-    files, most = (
-        media and any(kind in KINDS for kind in reads.values()),
-        min(shares) if max_failures is None else max_failures,
-    )
-    found = inspect_corpus(manifest, concepts, files, max_failures=most, verbose=verbose, limits=settings.media)
+    files = media and any(kind in KINDS for kind in reads.values())
+    most = min(shares) if max_failures is None else max_failures
+    about = {"max_failures": most, "verbose": verbose, "limits": settings.media, "given": given}
+    found = inspect_corpus(manifest, concepts, files, **about)
     absent = [name for name, kind in reads.items() if kind in found.presence and not found.presence[kind].any()]
     problems = _feature_problems(Path(manifest), settings) if media and found.clips else []
     if len(absent) == len(reads):
