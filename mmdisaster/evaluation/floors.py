@@ -26,9 +26,9 @@ class Floor(NamedTuple):
 
 
 FLOORS = {
-    "frequent": Floor("Most frequent concepts, for every clip", "labels"),
-    "words": Floor("TF-IDF, one linear SVM per concept", "text"),
-    "sound": Floor("Log-mel mean and deviation, powerset SVM", "sound"),
+    "frequent": Floor("Most frequent concepts for every clip", "labels"),
+    "words": Floor("TF-IDF and one linear SVM per concept", "text"),
+    "sound": Floor("Powerset SVM on log-mel means and deviations", "sound"),
     "forest": Floor("Random forest of the ranking", "joined temporal features"),
 }
 

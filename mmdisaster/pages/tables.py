@@ -86,10 +86,11 @@ def floor_words(
         best = max(rows, key=lambda name: sign * rows[name][metric]["value"])
         ours, floor = proposed[metric]["value"], rows[best][metric]["value"]
         if sign * (floor - ours) > 0:
-            beaten.append(f"{title} ({floors[best][0]}: {floor:.4f}; proposed: {ours:.4f})")
+            beaten.append(f"in {title} ({floors[best][0]}: {floor:.4f}; proposed: {ours:.4f})")
     if not beaten:
         return "No floor beats the proposed framework in any metric."
-    return f"A floor beats the proposed framework in {' and in '.join(beaten)}."
+    where = " and ".join([", ".join(beaten[:-1]), beaten[-1]] if beaten[1:] else beaten)
+    return f"A floor beats the proposed framework {where}."
 
 # %% ../../nbs/4_experiment/04_tables.ipynb #18-024
 def markdown_table(
