@@ -88,6 +88,7 @@ def check_here(stage: str, variant: dict[str, str], settings: Settings) -> None:
     """Refuse settings that ask for what this project or this machine hasn't, before the first stage."""
     if len(settings.modalities) < 3:
         raise StageError(f"modalities must be visual, audio and text, which Table II needs, was {settings.modalities}")
+    check_place(stage, settings)
     named = {settings.weights.visual.source, settings.weights.audio.source, settings.glove.source}
     on = {settings.features.visual.device, settings.features.audio.device, settings.temporal.device}
     if not named <= {"random", "trained"} or on != {"cpu"} or settings.corpus.manifest != "simulated":
@@ -97,6 +98,21 @@ def check_here(stage: str, variant: dict[str, str], settings: Settings) -> None:
     if "variant" in variant and variant["variant"] not in (known := getattr(settings, stage, {})):
         raise StageError(f"variant must be one of {', '.join(known)}, was {variant['variant']!r}; run `make stages`")
     check_trials(stage, settings)
+
+
+def check_place(stage: str, settings: Settings) -> None:
+    """Refuse results of a corpus of one's own among those of the embedded one, and verdicts on the paper from it."""
+    corpus = settings.corpus
+    if corpus.manifest == "simulated":
+        return
+    if Path(corpus.results).as_posix().strip("/") == "results":
+        expected = "a folder of its own, such as results/own/clips (`make repro MANIFEST=…` sets it)"
+        raise StageError(f"corpus.results must be {expected} where corpus.manifest is {corpus.manifest}, was 'results'")
+    if stage == "report":
+        advice = "`make audit` makes what is about yours"
+        raise StageError(
+            f"judges the paper's claims on the embedded corpus, corpus.manifest is {corpus.manifest}; {advice}"
+        )
 
 
 def check_trials(stage: str, settings: Settings) -> None:

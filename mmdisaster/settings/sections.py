@@ -104,9 +104,10 @@ class Corpus(Section):
     "The clips: the embedded corpus, or a manifest."
 
     manifest: str = path_knob("simulated", "the embedded corpus, or the path of a manifest",
-                              "our choice: the embedded corpus; `make repro MANIFEST=…` sets all three")  # fmt: skip
+                              "our choice: the embedded corpus; `make repro MANIFEST=…` sets all four")  # fmt: skip
     watched: str = path_knob("mmdisaster/__init__.py", "what DVC watches for it",
                              "the library's version; with a manifest of yours, its folder")  # fmt: skip
+    results: str = path_knob("results", "folder of its tables and figures", "with a manifest of yours, one of its own")
     concepts: tuple[str, ...] = knob(tuple(PAPER_TABLE_ONE), "the concepts C, in order", "paper Table I",
                                      min_length=2, max_length=MOST_CONCEPTS)  # fmt: skip
     clips: int = knob(1540, "simulated clips", "paper §IV-A", ge=10, le=100_000)
