@@ -228,9 +228,7 @@ def margin_words(
 # %% ../../nbs/5_doubt/06_comparison.ipynb #24-048bx
 def compare_rows(
     parts: Sequence[HeldOut],  # one per split
-    printed: Mapping[
-        str, Mapping[str, float]
-    ],  # row → column → the paper's figure; none: it printed nothing of these clips
+    printed: Mapping[str, Mapping[str, float]],  # row → column → the paper's figure; none of other corpora
     row: str = "proposed",  # that is compared with the others
     level: float = 0.95,  # simultaneous, over the rows that it is compared with
 ) -> pd.DataFrame:  # row, metric, mean, sd, low, high, p, holm, against, printed, verdict, words
