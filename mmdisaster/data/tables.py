@@ -211,6 +211,13 @@ def _portion(rows: Sequence[list[str] | str], header: list[str]) -> Portion:
         cells.append(row if isinstance(row, list) and len(row) == width else [""] * width)
     return Portion(pd.DataFrame(cells, columns=header, dtype=object), faults)
 
+# %% ../../nbs/3_data/90_tables.ipynb #c024sx
+def _not_utf8(header: list[str]) -> Problem | None:
+    "What is wrong with names of columns that are in another encoding, or None."
+    if not re.search("[\ud800-\udfff]", "".join(header)):
+        return None
+    return Problem(1, None, None, "must be UTF-8 text", "save it as 'CSV UTF-8'")
+
 # %% ../../nbs/3_data/90_tables.ipynb #c024s
 def _csv_portions(path: Path, rows: int) -> Iterator[Portion | Problem]:
     "Portions of a CSV file; the first has the columns, if no rows."
@@ -225,7 +232,7 @@ def _csv_portions(path: Path, rows: int) -> Iterator[Portion | Problem]:
         if isinstance(header, str):
             yield Problem(None, None, None, header)
             return
-        if problem := _header_problem(",".join(header) or ","):
+        if problem := _not_utf8(header) or _header_problem(",".join(header) or ","):
             yield problem
             return
         part = list(islice(found, rows))
