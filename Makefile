@@ -1,4 +1,5 @@
-# make repro [MANIFEST=your/manifest.csv [SPLIT=folds.csv]] · make check · make test · make test-range · make lab · make audit · make distillation · make paper
+# make repro [MANIFEST=your/manifest.csv [SPLIT=folds.csv]] · make audit [MANIFEST=…] · make check · make test · make test-range
+# make lab · make distillation · make paper
 # for authors of notebooks: make lessons · make docs · make stages · make readme · make kill · make fuzz
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -9,13 +10,15 @@ repro: .venv/installed scm
 	$(if $(MANIFEST),python tools/bring.py "$$MANIFEST" $(if $(SPLIT),"$$SPLIT"))
 	python tools/repro.py
 	python tools/readme.py
-	@cat results/table2.md
+	@python tools/readme.py show table2.md
 
-# several seeds, leakage, what each choice is worth, public benchmarks: about an hour; interrupted, it goes on
+# several seeds, leakage, what each choice is worth, public benchmarks: about an hour; interrupted, it goes on. Of a corpus of your
+# own what is about its clips
 audit: .venv/installed scm
-	python tools/repro.py audit/dvc.yaml:report
+	$(if $(MANIFEST),python tools/bring.py "$$MANIFEST")
+	python tools/repro.py audit
 	python tools/readme.py
-	@cat results/report.md
+	@python tools/readme.py show audit
 
 # while you work, within 3 minutes on two cores: all but slow lessons, slow tests, and the small pipelines
 check: .venv/installed
@@ -59,12 +62,12 @@ paper: .venv/installed scm
 	  -S modalities.audio.device=auto -S temporal.device=auto -S modalities.visual.weights.source=imagenet \
 	  -S modalities.visual.weights.size=299 -S modalities.audio.weights.source=soundnet \
 	  -S modalities.text.weights.source=glove-wiki-gigaword-300
-	@cat results/table2.md
+	@python tools/readme.py show table2.md
 
 # sound learns from the pictures of the same clips: models/distilled-soundnet.safetensors, for weights.source=distilled
 distillation: .venv/installed scm
 	python tools/repro.py audit/dvc.yaml:distillation
-	@cat results/distillation.md
+	@python tools/readme.py show distillation.md
 
 # runs every component notebook and keeps what it shows
 lessons: .venv/installed

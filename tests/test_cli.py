@@ -1,17 +1,20 @@
 """What a person at a shell sees: results, exit status, and one line where something is wrong."""
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, environment
 
 from mmdisaster import cli
 from mmdisaster.cli import main, read_command_line
+from mmdisaster.data.clips import Clip
 from mmdisaster.model.folder import load_model
 from mmdisaster.settings.tree import Settings
 from mmdisaster.simulate.clips import SimulationSettings, simulate_corpus
@@ -104,6 +107,42 @@ def test_many_clips_from_a_table_where_one_is_broken(capsys):
     assert told(shown.err) == ["mmdisaster: gone.mp4: no such file"]
     assert main(["predict", "model", "corpus/media/clip-003.mp4", "--text", "water", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["scores"] == found[0]["scores"]
+
+
+def test_rows_of_a_table_keep_their_ids_and_fail_alone(capsys):
+    """Text alone is enough; what is wrong with a row is told beside the others, in JSON and in CSV."""
+    rows = ["clip_id,text,start", "a,water,", "b,storm,soon", "c,people", "", "d,storm,", ""]
+    open("texts.csv", "w").write("\n".join(rows) + "\n")
+    assert main(["predict", "model", "--manifest", "texts.csv", "--json", "--quiet"]) == 2
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
+    assert [(row["row"], row["clip_id"]) for row in found] == [(2, "a"), (3, "b"), (4, None), (5, None), (6, "d")]
+    assert [row["failure"] for row in found] == [
+        None,
+        "column 'start': must be seconds from 0 up, was 'soon'",
+        "must have 3 cells, as the header has, was 2 cells",
+        "must not be empty",
+        None,
+    ]
+    assert [bool(row["scores"]) for row in found] == [row["failure"] is None for row in found]
+    assert told(shown.err)[2] == "mmdisaster: row 5: must not be empty"
+    assert main(["predict", "model", "--manifest", "texts.csv", "--csv", "--quiet"]) == 2
+    table = pd.read_csv(io.StringIO(capsys.readouterr().out), keep_default_na=False)
+    assert table["row"].tolist() == [2, 3, 4, 5, 6] and table["failure"].tolist()[1:4] == [
+        row["failure"] for row in found[1:4]
+    ]
+    for name in load_model("model").concepts:
+        assert [float(score) for score in table[f"score: {name}"][[0, 4]]] == [found[i]["scores"][name] for i in (0, 4)]
+    assert main(["predict", "model", "--text", "water", "--json", "--csv"]) == 2
+
+
+def test_predictions_are_made_as_clips_come(monkeypatch):
+    """A million rows need no more memory than a few: none is taken before those before it are scored."""
+    monkeypatch.setattr("mmdisaster.model.prediction.PORTION", 3)
+    taken = []
+    clips = (taken.append(i) or Clip(text="water") for i in range(1_000_000))
+    predictions = load_model("model").stream(clips)
+    assert len([next(predictions) for _ in range(4)]) == 4 and len(taken) == 6
 
 
 def test_check_says_whether_a_run_can_start(capsys):

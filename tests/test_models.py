@@ -284,7 +284,7 @@ def test_concepts_may_be_called_like_columns():
     assert table["media"].tolist() == ["a.mp4", "b.mp4"] and table["concepts"].tolist() == ["media", ""]
     assert table.loc[0, [f"score: {name}" for name in concepts]].tolist() == [i / 10 for i in range(6)]
     assert table["failure"][1] == "no such file" and not set(concepts) & set(table.columns) - {
-        "media", "failure", "start", "concepts", "score: media"
+        "media", "failure", "clip_id", "start", "concepts", "score: media"
     }  # fmt: skip
     assert table.columns.is_unique
     failed = prediction_table([Prediction(Clip("b.mp4"), {}, [], [], "no such file"), said])
@@ -392,7 +392,7 @@ NO_TABLES = {  # file, content → what the error says, after the file's name
     "empty": ("t.csv", b"", "is empty"),
     "Latin-1": ("t.csv", "media,text\na.mp4,Müll\n".encode("latin-1"), "row 2: must be UTF-8"),
     "semicolons": ("t.csv", b"media;text\na.mp4;x\n", "separated by commas"),
-    "no media": ("t.csv", b"film\na.mp4\n", "row 1, column 'media': is missing; required are media"),
+    "no media": ("t.csv", b"film\na.mp4\n", "row 1, column 'media': is missing; there must be media or text"),
     "capitals": ("t.CSV", b"Media\na.mp4\n", "column 'Media': is unknown; did you mean 'media'"),
     "misspelt": ("t.csv", b"media,txt\na.mp4,x\n", "column 'txt': is unknown; did you mean 'text'"),
     "twice": ("t.csv", b"media,text ,text\na.mp4,x,y\n", "must be there once, is there twice"),

@@ -17,8 +17,11 @@ def test_the_corpus_is_as_mixed_as_it_should_be():
     assert len({suffix for suffix, *_ in KINDS}) >= 5 and len(CODECS) >= 8
 
 
+RESULTS = "results/own/own-clips"  # called after the manifest's folder and name
+
+
 def test_every_table_and_figure_follows(own_run):
-    results = own_run / "results"
+    results = own_run / RESULTS
     evaluation = json.loads((results / "evaluate.json").read_text())
     assert set(evaluation["concepts"]) == set(CONCEPTS) and not evaluation["paper"] and len(evaluation["test"]) == 9
     for name in ["table1.csv", "table2.csv", "figure2.csv"]:
@@ -28,7 +31,31 @@ def test_every_table_and_figure_follows(own_run):
         assert (results / f"{name}.svg").stat().st_size > 1000
     words = (results / "table2.md").read_text()
     assert "corpus clips.csv of 82 clips" in words and "simulated" not in words
-    assert "4 unreadable and left out" in words and "without audio" in words and "without visual" in words
+    assert (
+        "Floor: " in words
+        and "4 unreadable and left out" in words
+        and "without audio" in words
+        and "without visual" in words
+    )
+
+
+def test_results_speak_of_that_corpus_and_stay_in_their_place(own_run):
+    """Nothing of it lies among the embedded corpus's, whose words none of its pages has."""
+    others = [path.name for path in (own_run / "results").iterdir() if path.is_file()]
+    assert {name.partition(".")[0] for name in others} <= {"audit"}  # what the paper prints: of no corpus
+    for page in [*(own_run / RESULTS).glob("*.md"), own_run / "reports" / "table2.ipynb"]:
+        assert "simulated" not in page.read_text().lower(), page.name
+    shown = command(own_run, "python", "tools/readme.py", "show", "table2.md").stdout
+    assert shown.startswith((own_run / RESULTS / "table2.md").read_text())
+
+
+def test_an_audit_says_at_once_what_it_leaves_out(own_run):
+    program = "import sys; sys.path.insert(0, 'tools'); import repro; print(repro.audit_targets())"
+    result = command(own_run, "python", "-c", program)
+    assert result.stdout.strip() == str([f"audit/dvc.yaml:{name}" for name in ["comparison", "leakage", "sensitivity"]])
+    assert "Left out: the paper's printed figures, public benchmarks, verdicts" in result.stderr
+    refused = command(own_run, "python", "tools/stage.py", "report", check=False)
+    assert refused.returncode == 2 and "judges the paper's claims on the embedded corpus" in refused.stderr
 
 
 def test_each_broken_clip_is_reported_and_left_out(own_run):
@@ -105,6 +132,7 @@ def brought(folder, path, concepts):
 def test_bringing_manifests(tmp_path):
     """Names that YAML reads as something else stay names; folders that DVC can't watch are refused; and back again."""
     folder = copy_project(tmp_path)
+    (folder / "dvc.lock").write_text("of the embedded corpus\n")
     original = yaml.safe_load((folder / "params.yaml").read_text())
     assert brought(folder, folder / "odd" / "clips.csv", ["No", "1:30", "Yes: please"])["concepts"] == [
         "1:30",
@@ -115,5 +143,9 @@ def test_bringing_manifests(tmp_path):
     assert brought(folder, folder / "data" / "clips.csv", ["Fire", "Water"]) is None
     two = brought(folder, folder / "odd" / "two.csv", ["Damage", "Victim"])
     assert two["concepts"] == ["Damage", "Victim"] and two["manifest"] == "odd/two.csv" and two["watched"] == "odd"
+    assert two["results"] == "results/own/odd-two"
+    assert brought(folder, folder / "results" / "clips.csv", ["Fire", "Water"]) is None
+    (folder / "dvc.lock").write_text("of two\n")  # each corpus has a lock of its own, which comes back with it
     command(folder, "python", "tools/bring.py", "simulated")
     assert yaml.safe_load((folder / "params.yaml").read_text()) == original
+    assert (folder / "dvc.lock").read_text() == "of the embedded corpus\n"

@@ -178,10 +178,12 @@ ON_REQUEST = {"weights": {"models/distilled-*.safetensors"}}  # made by `make di
 @pytest.mark.parametrize("stage", DVC)
 def test_stage_declares_each_file_that_its_notebook_names(stage):
     """Paths below the root that a notebook reads or writes stand among its deps and outs."""
-    declared = [re.sub(r"\$\{.*?\}", "*", path) for path in DVC[stage]["deps"] + outs(stage)]
+    named = [path.replace("${corpus.results}", "results") for path in DVC[stage]["deps"] + outs(stage)]
+    declared = [re.sub(r"\$\{.*?\}", "*", path) for path in named]
     declared += ON_REQUEST.get(stage, set())
     declared += [re.sub(r"-\w+\.", "-*.", path) for path in declared]  # weights-visual, weights-audio, …
-    for path in re.findall(r'"((?:data|models|results)/[^"]+)"', "\n".join(code(STAGE_FOLDER / f"{stage}.ipynb"))):
+    text = re.sub(r'\bresults / f?"', '"results/', "\n".join(code(STAGE_FOLDER / f"{stage}.ipynb")))
+    for path in re.findall(r'"((?:data|models|results)/[^"]+)"', text):
         used = re.sub(r"\{.*?\}", "*", path)
         inside = any(used == other or used.startswith(f"{other}/") for other in declared)
         pattern = re.escape(used).replace(r"\*", "[^/]*")  # a name that the notebook fills in

@@ -1,12 +1,13 @@
 """Tables as other programs and other computers write them: read where that is certain, told where it isn't."""
 
 import time
+import tracemalloc
 import unicodedata
 
 import pandas as pd
 import pytest
 
-from mmdisaster.data.clips import read_clips
+from mmdisaster.data.clips import read_clips, stream_clips
 from mmdisaster.data.inspection import format_problems, inspect_corpus
 from mmdisaster.data.manifest import ManifestError, check_manifest, read_manifest
 
@@ -154,3 +155,17 @@ def test_a_parquet_file_that_would_fill_memory(folder, monkeypatch):
     table().to_parquet(folder / "clips.parquet")
     problems = check_manifest(folder / "clips.parquet")[1]
     assert "must have 100 cells and 1,073,741,824 bytes at most, has 30 rows, 5 columns" in str(problems[0])
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_long_table_of_clips_is_read_in_portions(tmp_path, kind):
+    """A hundred thousand rows; the first clip is there before the others are read."""
+    path, count = tmp_path / f"long.{kind}", 100_000
+    table = pd.DataFrame({"clip_id": [f"c{i}" for i in range(count)], "text": ["water in the street"] * count})
+    table.to_csv(path, index=False) if kind == "csv" else table.to_parquet(path, row_group_size=10_000)
+    tracemalloc.start()
+    clips = stream_clips(path, 100)
+    found = [next(clips) for _ in range(1000)]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found[-1].clip_id == "c999" and found[-1].row == 1001 and peak < 5_000_000

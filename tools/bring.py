@@ -1,12 +1,15 @@
 """Bring your own clips:  python tools/bring.py MANIFEST [SPLIT]
 
-Checks the manifest and everything that it names, then writes its path, its folder, its concepts and the modalities
-that it lacks into params.yaml, where `dvc repro` finds them, and how its clips are split: as the manifest, or the table
-SPLIT beside it, says; else by video where videos have several clips. Makes the graphs of stages fit. Exit status 1,
-and params.yaml as it was, when a run could not start.
-With the word `simulated` instead of a path, the embedded corpus comes back.
+Checks the manifest and everything that it names, then writes into params.yaml, where `dvc repro` finds them, its path,
+its folder, its concepts, the modalities that it lacks, the folder of its results, and how its clips are split: as the
+manifest, or the table SPLIT beside it, says; else by video where videos have several clips. Makes the graphs of stages
+fit. Exit status 1, and params.yaml as it was, when a run could not start. With the word `simulated` instead of a path,
+the embedded corpus comes back. Each corpus has results of its own, and locks of DVC's of its own, so that going there
+and back changes neither.
 """
 
+import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -26,6 +29,9 @@ from mmdisaster.steps.corpus import look_at_corpus
 from mmdisaster.steps.split import choose_split, split_corpus
 
 ROOT = Path(__file__).resolve().parents[1]
+LOCKS = {"dvc.lock": ROOT / "dvc.lock", "audit.lock": ROOT / "audit" / "dvc.lock"}
+KEPT = ROOT / ".dvc" / "tmp" / "locks"  # those of other corpora, each in the folder of its results
+TAKEN = ["manifest", "watched", "results"]
 
 
 def outputs() -> list[Path]:
@@ -34,6 +40,7 @@ def outputs() -> list[Path]:
     for file in ["dvc.yaml", "audit/dvc.yaml"]:
         for stage in YAML(typ="safe").load(ROOT / file)["stages"].values():
             names = [out if isinstance(out, str) else next(iter(out)) for out in stage["outs"]]
+            names = [name.replace("${corpus.results}", "results") for name in names]
             plain = [name.partition("${")[0].rpartition("/")[0] if "${" in name else name for name in names]
             found += [ROOT / name for name in plain]
     return [path for path in found if path not in (ROOT / "data", ROOT / "models", ROOT / "reports", ROOT / "results")]
@@ -42,7 +49,7 @@ def outputs() -> list[Path]:
 def check_folder(folder: Path) -> None:
     """Refuse a folder that DVC could not watch: one that holds the project, or what stages make."""
     crossed = [out for out in outputs() if folder.is_relative_to(out) or out.is_relative_to(folder)]
-    if ROOT.is_relative_to(folder) or crossed:
+    if ROOT.is_relative_to(folder) or folder.is_relative_to(ROOT / "results") or crossed:
         raise ValueError(
             f"the manifest must lie in a folder of its own, outside what the project makes, was in {folder}; "
             "put it and its media into another folder, such as one beside the project"
@@ -52,6 +59,21 @@ def check_folder(folder: Path) -> None:
 def shown(path: Path) -> str:
     """A path as params.yaml keeps it: relative to the project where it lies inside."""
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.as_posix()
+
+
+def place(manifest: Path) -> str:
+    """Where a corpus's results go: called after its folder and its file."""
+    name = re.sub(r"[^\w-]+", "-", f"{manifest.parent.name}-{manifest.stem}").strip("-")
+    return f"results/own/{name or 'clips'}"
+
+
+def change_locks(before: str, after: str) -> None:
+    """Keep DVC's locks of the corpus whose results are in `before`, and bring back those of `after`, if any."""
+    for name, lock in LOCKS.items():
+        for source, target in [(lock, KEPT / before / name), (KEPT / after / name, lock)]:
+            if before != after and source.is_file():
+                with atomic_path(target) as temporary:
+                    shutil.copyfile(source, temporary)
 
 
 def bring(manifest: Path, settings: Settings, beside: str) -> tuple[dict, Split]:
@@ -70,12 +92,8 @@ def bring(manifest: Path, settings: Settings, beside: str) -> tuple[dict, Split]
     if not again or (kept.by == "given" and not given_column(table)):  # else: what was chosen for it before
         kept = choose_split(Split(fractions=kept.fractions, seed=kept.seed, file=given), table)
     split_corpus(table, stated or named, kept)  # refused here, not after hours
-    taken = {
-        "manifest": shown(manifest),
-        "watched": shown(manifest.parent),
-        "concepts": stated or named,
-        "absent": absent,
-    }
+    where = {"manifest": shown(manifest), "watched": shown(manifest.parent), "results": place(manifest)}
+    taken = {**where, "concepts": stated or named, "absent": absent}
     with_changes(settings, {f"corpus.{name}": value for name, value in taken.items()})
     for name in absent:
         print(f"{name} takes no part: no clip has {settings.modalities[name].reads}", file=sys.stderr)
@@ -93,7 +111,7 @@ def write_split(section: dict, split: Split) -> None:
 
 def write(section: dict, taken: dict) -> None:
     """Put what was taken into a section, quoted: `No` and `1:30` are names, too."""
-    for name in ["manifest", "watched"]:
+    for name in TAKEN:
         section[name] = DoubleQuotedScalarString(taken[name])
     for name in ["concepts", "absent"]:
         section[name] = CommentedSeq(map(DoubleQuotedScalarString, taken[name]))
@@ -109,7 +127,7 @@ def main(arguments: list[str]) -> int:
     yaml = YAML()
     yaml.width, yaml.preserve_quotes = 4096, True
     yaml.representer.add_representer(type(None), lambda to, _: to.represent_scalar("tag:yaml.org,2002:null", "null"))
-    taken = {name: getattr(Corpus(), name) for name in ["manifest", "watched", "concepts", "absent"]}
+    taken = {name: getattr(Corpus(), name) for name in [*TAKEN, "concepts", "absent"]}
     try:
         settings = read_settings(ROOT / "params.yaml")
         split = settings.split if settings.corpus.manifest == "simulated" else Split()
@@ -125,9 +143,11 @@ def main(arguments: list[str]) -> int:
     write_split(params.setdefault("split", CommentedMap()), split)
     with atomic_path(ROOT / "params.yaml") as temporary:
         yaml.dump(params, temporary)
+    change_locks(settings.corpus.results, taken["results"])
     refresh()
     print(f"params.yaml: corpus.manifest is {taken['manifest']}, concepts are {', '.join(taken['concepts'])}")
     print(f"params.yaml: split.by is {split.by}")
+    print(f"Tables and figures go to {taken['results']}/")
     return 0
 
 

@@ -20,10 +20,10 @@ PROGRAM = """
 import sys
 from mmdisaster.cli import main
 from mmdisaster.core import refused
-from mmdisaster.data.clips import read_clips
+from mmdisaster.data.clips import read_clips, stream_clips
 from mmdisaster.data.manifest import read_manifest
 status = main(["check", sys.argv[1], "--quiet", *sys.argv[2:]])
-for read in (read_manifest, read_clips):
+for read in (read_manifest, read_clips, lambda path: list(stream_clips(path))):
     try:
         read(sys.argv[1])
     except (ValueError, FileNotFoundError) as error:

@@ -1,11 +1,14 @@
-"""Write the results block of README.md from results/:  python tools/readme.py [--check]
+"""Write the results block of README.md from results/:  python tools/readme.py [--check | show PAGE]
 
-With --check, change nothing and exit with status 1 when the block is stale.
+With --check, change nothing and exit with status 1 when the block is stale. With `show`, print a page of the corpus
+that params.yaml names, such as table2.md; `show audit` prints what `make audit` made of it.
 """
 
-import json
 import sys
 from pathlib import Path
+
+from mmdisaster.core import load_json
+from mmdisaster.settings.reading import read_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- results: written by `make readme`, not by hand -->", "<!-- end of results -->"
@@ -38,13 +41,21 @@ def renew(readme: str, block: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    path = ROOT / "README.md"
-    evaluation = json.loads((ROOT / "results" / "evaluate.json").read_text(encoding="utf-8"))
-    if not evaluation["provenance"]["corpus"]["simulated"]:
-        print("README.md keeps the embedded corpus's tables; yours, and until you go back the figures, are in results/")
+    path, results = ROOT / "README.md", ROOT / "results"
+    named = read_settings(ROOT / "params.yaml").corpus.results
+    if arguments[:1] == ["show"]:
+        audited = ["report.md"] if named == "results" else ["table2.md", "table2_seeds.md", "leakage.md"]
+        pages = [ROOT / named / name for name in (audited if arguments[1] == "audit" else arguments[1:])]
+        print(*(page.read_text(encoding="utf-8") for page in pages if page.is_file()), sep="\n")
+        return 0
+    if named != "results" and "--check" not in arguments:
+        print(f"{named}/ has the tables and figures of your corpus; README.md keeps the embedded corpus's")
+        return 0
+    if not load_json(results / "evaluate.json")["provenance"]["corpus"]["simulated"]:
+        print("README.md keeps the embedded corpus's tables: those in results/ are another's", file=sys.stderr)
         return 0
     old = path.read_text(encoding="utf-8")
-    new = renew(old, results_block(ROOT / "results"))
+    new = renew(old, results_block(results))
     if "--check" in arguments:
         if new != old:
             print("README.md doesn't show what results/ holds: run `make readme`", file=sys.stderr)

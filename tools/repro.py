@@ -2,6 +2,9 @@
 
 Before it the graphs are made to fit params.yaml, which says which modalities and rows there are.
 
+Instead of targets, the word `audit` means what can be audited of the corpus that params.yaml names: of the embedded one
+everything, of another what is about its clips and not about what the paper prints. What is left out is told first.
+
 DVC writes dvc.lock in place, so that a kill can cut it off, and then refuses to run. What is cut off goes to .dvc/tmp
 here: DVC writes another, and takes what was made before from its cache.
 """
@@ -20,7 +23,8 @@ from ruamel.yaml import YAML, YAMLError  # noqa: E402
 from stages import refresh  # noqa: E402
 from voluptuous import Invalid  # noqa: E402
 
-from mmdisaster.settings import SettingsError  # noqa: E402
+from mmdisaster.data.manifest import read_manifest  # noqa: E402
+from mmdisaster.settings.reading import SettingsError, read_settings  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,7 +41,33 @@ def is_cut_off(path: Path) -> bool:
     return False
 
 
+def audit_targets() -> list[str]:
+    """Stages of audit/dvc.yaml that make sense for the corpus that params.yaml names; says which don't, and why."""
+    corpus = read_settings(ROOT / "params.yaml").corpus
+    if corpus.manifest == "simulated":
+        return ["audit/dvc.yaml:report"]
+    manifest = read_manifest(ROOT / corpus.manifest, list(corpus.concepts))
+    stages, videos = ["comparison", "leakage", "sensitivity"], manifest["video_id"].nunique()
+    left = ["the paper's printed figures, public benchmarks, verdicts: they are not about these clips"]
+    if videos < 3:
+        stages, left = (
+            stages[:1],
+            [*left, f"leakage, sensitivity: they need clips of 3 videos or more, there are {videos}"],
+        )
+    elif videos == len(manifest):
+        stages, left = ["comparison", "sensitivity"], [*left, "leakage: no video has several clips"]
+    print(f"Audit of {corpus.manifest}: seeds and floors, {', '.join(stages)}; to {corpus.results}/", file=sys.stderr)
+    print(*(f"Left out: {words}" for words in left), sep="\n", file=sys.stderr, flush=True)
+    return [f"audit/dvc.yaml:{stage}" for stage in stages]
+
+
 if __name__ == "__main__":
+    targets = sys.argv[1:]
+    if targets == ["audit"]:
+        try:
+            targets = audit_targets()
+        except (SettingsError, ValueError, FileNotFoundError) as error:
+            sys.exit(str(error))
     for lock in [ROOT / "dvc.lock", ROOT / "audit" / "dvc.lock"]:
         if is_cut_off(lock):
             aside = lock.replace(ROOT / ".dvc" / "tmp" / "dvc.lock.cut-off")
@@ -48,4 +78,4 @@ if __name__ == "__main__":
     except SettingsError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    sys.exit(main(["repro", *sys.argv[1:]]))
+    sys.exit(main(["repro", *targets]))

@@ -89,6 +89,7 @@ def check_names(given: dict[str, str], wanted: dict) -> None:
 def check_here(stage: str, variant: dict[str, str], settings: Settings) -> None:
     """Refuse settings that ask for what this project or this machine hasn't, before the first stage."""
     check_graph(settings)
+    check_place(stage, settings)
     sources = settings.present.values()
     named = {found.source for source in sources if (found := weights_of(source))}
     on = {getattr(source, "device", "cpu") for source in sources} | {settings.temporal.device}
@@ -112,6 +113,21 @@ def check_graph(settings: Settings) -> None:
                 raise StageError(
                     f"dvc.yaml is stale: {part} of stage {name} must be {expected}, was {found}; run `make stages`"
                 )
+
+
+def check_place(stage: str, settings: Settings) -> None:
+    """Refuse results of a corpus of one's own among those of the embedded one, and verdicts on the paper from it."""
+    corpus = settings.corpus
+    if corpus.manifest == "simulated":
+        return
+    if Path(corpus.results).as_posix().strip("/") == "results":
+        expected = "a folder of its own, such as results/own/clips (`make repro MANIFEST=…` sets it)"
+        raise StageError(f"corpus.results must be {expected} where corpus.manifest is {corpus.manifest}, was 'results'")
+    if stage == "report":
+        advice = "`make audit` makes what is about yours"
+        raise StageError(
+            f"judges the paper's claims on the embedded corpus, corpus.manifest is {corpus.manifest}; {advice}"
+        )
 
 
 def check_trials(stage: str, settings: Settings) -> None:

@@ -234,7 +234,8 @@ def check_rows(
     read = (*required, *optional)
     for name in TEXTS:
         if name in table or name in read:
-            table[name] = [_clean(name, value) for value in table[name]] if name in table else ""
+            cells = [_clean(name, value) for value in table[name]] if name in table else ""
+            table[name] = pd.Series(cells, table.index, dtype=object)  # which may hold bytes that are no text
     rows: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
     return rows, [found for i, row in enumerate(rows, start=2) for found in _row_problems(i, row, read, check, alone)]
 

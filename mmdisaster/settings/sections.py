@@ -124,6 +124,7 @@ class Corpus(Section):
                               "our choice: the embedded corpus; `make repro MANIFEST=…` sets all four")  # fmt: skip
     watched: str = path_knob("mmdisaster/__init__.py", "what DVC watches for it",
                              "the library's version; with a manifest of yours, its folder")  # fmt: skip
+    results: str = path_knob("results", "folder of its tables and figures", "with a manifest of yours, one of its own")
     concepts: tuple[str, ...] = knob(tuple(PAPER_TABLE_ONE), "the concepts C, in order", "paper Table I",
                                      min_length=2, max_length=MOST_CONCEPTS)  # fmt: skip
     absent: tuple[Modality, ...] = knob((), "modalities that no clip has; they take no part", "with a manifest of yours, what was found")

@@ -8,6 +8,7 @@ __all__ = ['make_corpus', 'make_calibration', 'open_corpus', 'Look', 'look_at_co
 # %% ../../nbs/4_experiment/11_corpus.ipynb #a-003
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,8 +103,8 @@ def look_at_corpus(
     shares = [getattr(source, "max_failures", 1.0) for source in settings.modalities.values()]
     files = media and any(kind in KINDS for kind in reads.values())
     most = min(shares) if max_failures is None else max_failures
-    about = {"max_failures": most, "verbose": verbose, "limits": settings.media, "given": given}
-    found = inspect_corpus(manifest, concepts, files, **about)
+    look = partial(inspect_corpus, max_failures=most, verbose=verbose, limits=settings.media, given=given)
+    found = look(manifest, concepts, files)
     absent = [name for name, kind in reads.items() if kind in found.presence and not found.presence[kind].any()]
     problems = _feature_problems(Path(manifest), settings) if media and found.clips else []
     if len(absent) == len(reads):

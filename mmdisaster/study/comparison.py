@@ -228,7 +228,7 @@ def margin_words(
 # %% ../../nbs/5_doubt/06_comparison.ipynb #24-048bx
 def compare_rows(
     parts: Sequence[HeldOut],  # one per split
-    printed: Mapping[str, Mapping[str, float]],  # row → column → the paper's figure
+    printed: Mapping[str, Mapping[str, float]],  # row → column → the paper's figure; none of other corpora
     row: str = "proposed",  # that is compared with the others
     level: float = 0.95,  # simultaneous, over the rows that it is compared with
 ) -> pd.DataFrame:  # row, metric, mean, sd, low, high, p, holm, against, printed, verdict, words
@@ -241,7 +241,7 @@ def compare_rows(
         gains = {name: sign * (mine - [row_score(part, name, metric) for part in parts]) for name in others}
         tests = {name: corrected_t_test(gains[name], n_train, n_test, 1 - (1 - level) / len(others)) for name in others}
         for name, adjusted in zip(others, holm([test.p for test in tests.values()])):
-            test, column = tests[name], PRINTED.get(metric)
+            test, column = tests[name], PRINTED.get(metric) if printed[name] else None
             margin = sign * (printed[row][column] - printed[name][column]) if column else 0.0
             word = verdict(test, adjusted, margin)
             judged = {"holm": adjusted, "against": column or "none", "printed": margin, "verdict": word}
