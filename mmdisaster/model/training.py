@@ -38,7 +38,7 @@ from ..settings.reading import SettingsError, read_settings
 from ..settings.sections import AudioWeights, Glove, VisualWeights
 from ..settings.tree import Settings
 from ..static.extraction import ExtractionError, Report, store_name, write_failures
-from ..static.extractors import code_digests, make_extractor
+from ..static.extractors import MADE, make_extractor
 from ..steps.corpus import make_calibration, open_corpus
 from ..steps.evaluation import Provenance, gather_provenance
 from ..steps.fusion import fit_algorithm1, score_algorithm1
@@ -143,10 +143,9 @@ def prepare_weights(
 ) -> Path:  # the file
     "Get the weights of a static network, unless the folder has just these already."
     section = getattr(settings.weights, modality)
-    wanted = section.model_dump() | {"source": Path(section.source).name, "code": code_digests("static")}
+    wanted = section.model_dump() | {"source": Path(section.source).name, "version": MADE}
     if section.source == "random":
         wanted["calibration"] = settings.corpus.model_dump(exclude={"manifest", "watched", "concepts"})
-        wanted["code"] |= code_digests("media", "simulate")
 
     def make(place: Path) -> Path:
         if section.source == "random":
@@ -171,7 +170,7 @@ def prepare_words(
             vectors.path = Path(vectors.path).name  # not the way to it, which is one machine's
         return save_vectors(place / "words.safetensors", vectors, about)
 
-    return _keep(Path(folder), "text", wanted | {"code": code_digests("words")}, make)
+    return _keep(Path(folder), "text", wanted | {"version": MADE}, make)
 
 # %% ../../nbs/6_use/05_training.ipynb #t-032
 @dataclass(frozen=True)

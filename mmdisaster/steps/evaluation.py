@@ -43,7 +43,7 @@ class Provenance(TypedDict, total=False):
     corpus: dict[str, Any]  # corpus.json: whether it is simulated, its settings, or its name and digest
     missing: dict[str, Any]  # "absent": modality → clips without it; "failed": clips that could not be read
     clips: dict[str, int]  # part → clips
-    features: dict[str, Any]  # modality → fingerprint of its features: settings, weights, libraries, code
+    features: dict[str, Any]  # modality → fingerprint of its features: settings, weights, version; libraries
     weights: dict[str, Any]  # modality → where its weights, or word vectors, come from
     known_words: float  # share of the training descriptions' words that have a vector
     test: dict[str, float]  # metrics of the proposed framework on test clips
@@ -66,6 +66,6 @@ def gather_provenance(
             "failed": failed,
         },
         "clips": {part: len(split.rows(part)) for part in PARTS},
-        "features": {modality: found["fingerprint"] for modality, found in index.items()},
+        "features": {name: found["fingerprint"] | {"libraries": found["libraries"]} for name, found in index.items()},
         "weights": {modality: load_provenance(path) for modality, path in weights.items()},
     }
