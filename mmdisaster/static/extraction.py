@@ -90,8 +90,9 @@ def _group(rows: list[dict], keys: list[str], there: set[str], shard_clips: int)
     for key, of_key in places.items():
         blocks.setdefault(of_key[0] // shard_clips, []).append(_Clip(key, [rows[place] for place in of_key]))
     pending = [[clip for clip in block if clip.key not in there] for block in blocks.values()]
-    whole = [part for part, block in zip(pending, blocks.values(), strict=True) if len(part) == len(block)]
-    rest = [clip for part, block in zip(pending, blocks.values(), strict=True) if len(part) < len(block) for clip in part]
+    both = [*zip(pending, blocks.values(), strict=True)]
+    whole = [part for part, block in both if len(part) == len(block)]
+    rest = [clip for part, block in both if len(part) < len(block) for clip in part]
     return whole + [rest[i : i + shard_clips] for i in range(0, len(rest), shard_clips)]
 
 # %% ../../nbs/2_method/07_extraction.ipynb #x-007

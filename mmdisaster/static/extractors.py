@@ -55,16 +55,16 @@ def _file_digest(path: Path, *version: int) -> str:
 def media_key(
     row: Row,  # a manifest's row
     root: Path,  # the manifest's folder
-) -> list:  # media digest (None where there is no file, "" where the row names none), start, end
+) -> list:  # digest of the file, start, end; None and its name where there is none; "" where the row names none
     "What decides a clip's pictures and sound."
     path = root / row["media"]
     if not row["media"] or not os.path.isfile(path):  # which takes any name
-        return [None if row["media"] else "", None, None]
+        return [None, row["media"]] if row["media"] else [""]
     stat = path.stat()
     try:
         digest = _file_digest(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
     except OSError as error:  # reading it will say so, of this clip
-        digest = type(error).__name__
+        return [type(error).__name__, row["media"]]
     return [digest, row.get("start"), row.get("end")]
 
 # %% ../../nbs/2_method/08_extractors.ipynb #12-042
