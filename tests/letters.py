@@ -4,7 +4,7 @@ import numpy as np
 
 
 class Letters:
-    """An extractor of descriptions, one step for each letter; "broken" is broken, "closed" may not be read."""
+    """An extractor of descriptions, one step for each letter; "broken …" is broken, "closed" may not be read."""
 
     modality, dim = "text", 1
 
@@ -15,7 +15,7 @@ class Letters:
         return row["text"]
 
     def read(self, row, root):
-        if row["text"] == "broken":
+        if row["text"].startswith("broken"):
             raise ValueError("is broken")
         if row["text"] == "closed":
             raise PermissionError(13, "Permission denied", str(root / row["media"]))

@@ -16,7 +16,7 @@ from letters import Letters
 from mmdisaster import core
 from mmdisaster.cli import error_words
 from mmdisaster.core import atomic_path, restore, save_arrays, save_json
-from mmdisaster.data.store import StoreError, load_index, read_presence, read_store
+from mmdisaster.data.store import StoreError, load_index, read_presence, read_store, sealed
 from mmdisaster.runs import alone, clear_leftovers, scratch_folder
 from mmdisaster.simulate import clips as simulation
 from mmdisaster.static import extractors
@@ -153,7 +153,9 @@ def zero(content):
 
 
 def rename_clip(content):
-    return content.replace(b'\\"c1\\"', b'\\"c2\\"')
+    """Another key for the first clip of a shard."""
+    start = content.index(b'\\"keys\\": [\\"') + len(b'\\"keys\\": [\\"')
+    return content[:start] + bytes(reversed(content[start : start + 32])) + content[start + 32 :]
 
 
 DAMAGE = {"empty": lambda content: b"", "half": lambda content: content[: len(content) // 2], "zeros": zero}
@@ -168,7 +170,8 @@ def store(tmp_path):
 
 
 def shard_of(store, clip_id):
-    return next(path for path in store.glob("*.safetensors") if clip_id in core.load_provenance(path)["clip_ids"])
+    index = load_index(store)
+    return store / index["shards"][index["in_shard"][index["clip_ids"].index(clip_id)]]
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -200,19 +203,29 @@ def test_a_damaged_index_is_named(store, tmp_path, content):
 
 
 def test_an_index_of_another_run_is_no_index(store, tmp_path):
-    """As after a kill between a shard, whose clip can be read by now, and the index."""
-    folder, some = tmp_path / "features" / "words", corpus("flood", "closed", "rain")
-    extract(some, tmp_path, Letters(), folder, max_failures=0.5)
-    index = (folder / "index.json").read_bytes()
-
-    class Open(Letters):
-        def read(self, row, root):
-            return row["text"]
-
-    extract(some, tmp_path, Open(), folder)
-    (folder / "index.json").write_bytes(index)
+    """One that was copied beside other shards, and one of an earlier version."""
+    folder = tmp_path / "features" / "words"
+    extract(corpus("hail"), tmp_path, Letters(), folder)
+    index = load_index(folder) | {"shards": load_index(store)["shards"][:1]}
+    shard_of(store, "c0").rename(folder / index["shards"][0])
+    save_json(folder / "index.json", sealed({name: value for name, value in index.items() if name != "digest"}))
     with pytest.raises(StoreError, match="index.json: doesn't fit its shards"):
         read_store(folder)
+    earlier = {"modality": "text", "dim": 1, "clip_ids": ["c0"], "lengths": [4], "shards": []}
+    save_json(folder / "index.json", sealed(earlier))
+    with pytest.raises(StoreError, match="index.json: is of an earlier version"):
+        read_store(folder)
+
+
+def test_a_run_that_was_killed_before_its_index_leaves_the_last_one(store, tmp_path):
+    """Its shards are beside those of the index, and the next run has them."""
+    index = (store / "index.json").read_bytes()
+    more = corpus("flood", "storm", "rain", "wind", "hail", "snow")
+    assert extract(more, tmp_path, Letters(), store, shard_clips=2).computed == 2
+    (store / "index.json").write_bytes(index)
+    assert read_store(store)[0] == ["c0", "c1", "c2", "c3"]
+    assert extract(more, tmp_path, Letters(), store, shard_clips=2).computed == 0
+    assert read_store(store)[1][5].tolist() == [[ord("s")]] * 4
 
 
 def test_shards_of_earlier_versions_are_computed_again(store, tmp_path):

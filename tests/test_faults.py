@@ -110,7 +110,7 @@ def test_an_undecodable_clip_stops_the_extraction_and_is_named(corpus):
 
 def test_too_many_failures_are_all_told(tmp_path):
     """Also those after the one with which there were too many; nothing is written then."""
-    texts = ["broken" if i in (2, 5, 9) else "fine" for i in range(10)]
+    texts = [f"{'broken' if i in (2, 5, 9) else 'fine'} {i}" for i in range(10)]
     manifest = pd.DataFrame({"clip_id": [f"c{i}" for i in range(10)], "media": "", "text": texts, "row": "mine"})
     with pytest.raises(ExtractionError, match="3 of 10 clips could not be read; allowed are 10.0%") as caught:
         extract(manifest, tmp_path, Letters(), tmp_path / "store", shard_clips=4, max_failures=0.1)
@@ -136,7 +136,7 @@ class OneByOne(Letters):
 @pytest.mark.parametrize("allowed, computed", [(0.0, 2), (0.1, 3), (0.2, 8)])
 def test_nothing_is_computed_once_there_are_too_many_failures(tmp_path, allowed, computed):
     """Clips 2 and 4 of one shard are broken."""
-    texts = ["broken" if i in (2, 4) else "fine" for i in range(10)]
+    texts = [f"{'broken' if i in (2, 4) else 'fine'} {i}" for i in range(10)]
     manifest = pd.DataFrame({"clip_id": [f"c{i}" for i in range(10)], "media": "", "text": texts})
     extractor = OneByOne()
     if allowed < 0.2:
@@ -158,7 +158,7 @@ def test_an_extractor_that_does_not_answer_for_each_input(tmp_path, given):
         def encode(self, inputs):
             return super().encode(inputs) + super().encode(["one more"])
 
-    manifest = pd.DataFrame({"clip_id": list("abcd"), "media": "", "text": "fine"})
+    manifest = pd.DataFrame({"clip_id": list("abcd"), "media": "", "text": list("abcd")})
     with pytest.raises(RuntimeError, match=f"encode must give one array per input, gave {given} for 4"):
         extract(manifest, tmp_path, Twice() if given == 5 else Wrong(), tmp_path / "store")
 

@@ -38,6 +38,9 @@ class Films(VisualExtractor):
 
     broken, mute = (), ()
 
+    def key(self, row, root):
+        return row["number"]
+
     def read(self, row, root):
         if row["number"] in self.broken:
             raise ValueError("is broken")
@@ -47,6 +50,9 @@ class Films(VisualExtractor):
 
 class Sounds(AudioExtractor):
     """Clip i is seven MiB of i."""
+
+    def key(self, row, root):
+        return row["number"]
 
     def read(self, row, root):
         return np.full(7 * MIB // 4, row["number"], np.float32)

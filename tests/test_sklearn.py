@@ -18,7 +18,7 @@ from sklearn.svm import SVC
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 
-from mmdisaster.data.sequences import Sequences
+from mmdisaster.data.sequences import Sequences, concatenate
 from mmdisaster.fusion.algorithm1 import Algorithm1
 from mmdisaster.fusion.elimination import RecursiveElimination, hold_out
 from mmdisaster.fusion.powerset import LabelPowerset, WeightedPowersetSVC
@@ -288,8 +288,30 @@ def test_sequences_in_a_pipeline():
     model = make_pipeline(temporal, StandardScaler(), WeightedPowersetSVC()).fit(clips, Y)
     assert model.predict(clips).shape == (40, 2)
     assert model[:-1].get_feature_names_out().tolist() == [f"temporalclassifier{i}" for i in range(6)]
-    with pytest.raises(TypeError, match="X must be Sequences, was ndarray"):
+    with pytest.raises(TypeError, match=r"X must be Sequences, .*, was ndarray of shape \(2, 3\)"):
         model.predict(np.ones((2, 3)))
+
+
+def test_a_network_takes_sequences_as_people_have_them():
+    """Ragged lists, one array where all are as long, NumPy's arrays of objects; in scikit-learn's searches as well."""
+    random = np.random.default_rng(0)
+    ragged = [random.normal(size=(n, 3)) for n in random.integers(1, 6, 40)]
+    even, Y = random.normal(size=(40, 5, 3)), random.integers(0, 2, (40, 2))
+    objects = np.empty(40, object)
+    objects[:] = ragged
+    network = TemporalClassifier(units=4, dense=6, max_epochs=2)
+    for X, same in [(ragged, concatenate(ragged)), (tuple(ragged), objects), (even, concatenate([*even]))]:
+        first, second = (clone(network).fit(given, Y, (given, Y)) for given in (X, same))
+        assert np.array_equal(first.predict_proba(X), second.predict_proba(same))
+        assert np.array_equal(first.transform(same), second.transform(X)) and first.score(X, Y) == second.score(same, Y)
+    for X in (ragged, even):
+        assert len(cross_val_score(clone(network).set_params(max_epochs=1), X, Y, cv=2)) == 2
+    with pytest.raises(ValueError, match=r"X\[1\] must be an array \(steps, 3\), as the first .*, had shape \(2, 4\)"):
+        network.fit([np.ones((2, 3)), np.ones((2, 4))], Y[:2])
+    with pytest.raises(ValueError, match="X must have no empty sequence, had one at 1"):
+        network.fit([np.ones((2, 3)), np.ones((0, 3))], Y[:2])
+    with pytest.raises(TypeError, match=r"X must be an array of shape \(n, dim\), was Sequences"):
+        DenseClassifier().fit(concatenate(ragged), Y)
 
 
 def test_networks_check_their_parameters_by_the_settings(labelled):

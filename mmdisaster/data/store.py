@@ -76,6 +76,8 @@ def load_index(
         raise StoreError(path, "is damaged: it can't be read") from error
     if not _is_sealed(index):
         raise StoreError(path, "is damaged: its contents don't have their digest")
+    if "keys" not in index:
+        raise StoreError(path, "is of an earlier version of this library")
     return index
 
 # %% ../../nbs/3_data/11_store.ipynb #c013
@@ -97,11 +99,13 @@ def read_index(
 def _check_fit(
     folder: Path,
     index: dict[str, Any],
-    headers: list[dict[str, Any]],  # of its shards, in order
+    header: dict[str, Any],  # of a shard
+    places: list[int],  # of clips in the index, all in that shard
 ) -> None:
-    "Raise `StoreError` where an index is about other shards."
-    for name in ("clip_ids", "lengths"):
-        if [value for header in headers for value in header[name]] != index[name]:
+    "Raise `StoreError` where an index says something else of clips than their shard."
+    for name in ("keys", "lengths"):
+        known = dict(enumerate(header[name]))
+        if [known.get(index["position"][place]) for place in places] != [index[name][place] for place in places]:
             raise StoreError(folder / "index.json", f"doesn't fit its shards: they have other {name}")
 
 # %% ../../nbs/3_data/11_store.ipynb #c016
@@ -110,18 +114,20 @@ def read_store(
     clip_ids: list[str] | None = None,  # which clips, in which order; None: all, in the manifest's order
 ) -> tuple[list[str], Sequences]:  # clip ids, and their features
     "Read features back; raises `StoreError` where a file is missing or damaged."
-    index, places = read_index(folder, clip_ids)
-    offsets = np.concatenate([[0], np.cumsum(index["lengths"], dtype=np.int64)])
-    shards = [read_shard(Path(folder) / name) for name in index["shards"]]
-    _check_fit(Path(folder), index, [header for header, _ in shards])
-    values, row = np.empty((offsets[-1], index["dim"]), np.float32), 0
-    for _, part in shards:
-        values[row : row + len(part)] = part
-        row += len(part)
-    sequences = Sequences(values, offsets)
-    if clip_ids is None:
-        return index["clip_ids"], sequences
-    return list(clip_ids), sequences.subset(places)
+    folder, (index, places) = Path(folder), read_index(folder, clip_ids)
+    offsets = np.concatenate([[0], np.cumsum([index["lengths"][place] for place in places])]).astype(np.int64)
+    values = np.empty((offsets[-1], index["dim"]), np.float32)
+    clips: dict[int, list[int]] = {}  # number of a shard → rows of its clips
+    for row, place in enumerate(places):
+        clips.setdefault(index["in_shard"][place], []).append(row)
+    for number, rows in clips.items():
+        header, part = read_shard(folder / index["shards"][number])
+        _check_fit(folder, index, header, [places[row] for row in rows])
+        ends = np.cumsum(header["lengths"])
+        for row in rows:
+            end = ends[index["position"][places[row]]]
+            values[offsets[row] : offsets[row + 1]] = part[end - offsets[row + 1] + offsets[row] : end]
+    return list(index["clip_ids"] if clip_ids is None else clip_ids), Sequences(values, offsets)
 
 # %% ../../nbs/3_data/11_store.ipynb #c020
 def read_presence(

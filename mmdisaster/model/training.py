@@ -9,7 +9,7 @@ __all__ = ['pin_source', 'check_training', 'check_sources', 'taking_part', 'prep
 # %% ../../nbs/6_use/05_training.ipynb #30-004
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -40,8 +40,9 @@ from ..runs import alone, scratch_folder
 from ..settings.reading import SettingsError, read_settings, with_changes
 from ..settings.sections import AnySource, GloveSource, Precomputed, weights_of
 from ..settings.tree import Settings
+from ..simulate.clips import simulation_of
 from ..static.extraction import ExtractionError, Report, store_name, write_failures
-from ..static.extractors import code_digests
+from ..static.extractors import MADE
 from ..static.precomputed import feature_problems
 from ..static.sources import make_extractor
 from ..steps.corpus import make_calibration, open_corpus
@@ -172,10 +173,9 @@ def prepare_weights(
     source = settings.modalities[modality]
     if (section := weights_of(source)) is None:
         return None
-    wanted = section.model_dump() | {"source": Path(section.source).name, "code": code_digests("static")}
+    wanted = section.model_dump() | {"source": Path(section.source).name, "version": MADE}
     if section.source == "random":
-        wanted["calibration"] = settings.corpus.model_dump(exclude={"manifest", "watched", "concepts", "absent"})
-        wanted["code"] |= code_digests("media", "simulate")
+        wanted["calibration"] = asdict(simulation_of(settings.corpus)) | {"clips": settings.corpus.calibration_clips}
 
     def make(place: Path) -> Path:
         if section.source == "random":
@@ -201,7 +201,7 @@ def prepare_words(
         fit_weights(modality, source, texts, place / "words.safetensors")
         return place / "words.safetensors"
 
-    return _keep(Path(folder), modality, wanted | {"code": code_digests("words")}, make)
+    return _keep(Path(folder), modality, wanted | {"version": MADE}, make)
 
 # %% ../../nbs/6_use/05_training.ipynb #t-032
 @dataclass(frozen=True)

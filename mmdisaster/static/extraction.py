@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -59,31 +60,40 @@ class Extractor(Protocol):
     ) -> Iterable[np.ndarray]:  # one (steps, dim) per input, in their order
         ...
 
-# %% ../../nbs/2_method/07_extraction.ipynb #11-024
-@dataclass(frozen=True)
-class _Shard:
-    "Some rows of the manifest, and the file for their features."
-
-    path: Path
-    rows: list[dict]
-    root: Path  # the manifest's folder
-
 # %% ../../nbs/2_method/07_extraction.ipynb #11-024bx
 def _records(manifest: pd.DataFrame) -> list[dict]:
     "Rows as dictionaries, None for what is missing, with their line number in the manifest's file."
     records = manifest.astype(object).where(manifest.notna(), None).to_dict("records")
     return [record | {"row": number} for number, record in enumerate(records, start=2)]
 
-# %% ../../nbs/2_method/07_extraction.ipynb #11-024cx
-def _plan(rows: list[dict], root: Path, extractor: Extractor, folder: Path, shard_clips: int) -> list[_Shard]:
-    "Divide rows into shards and name their files."
-    shards = []
-    fingerprint = [np.dtype(STORED).name, extractor.fingerprint()]
-    for i in range(0, len(rows), shard_clips):
-        part = rows[i : i + shard_clips]
-        digest = digest_json([fingerprint, [[row["clip_id"], extractor.key(row, root)] for row in part]])
-        shards.append(_Shard(folder / f"{digest}.safetensors", part, root))
-    return shards
+# %% ../../nbs/2_method/07_extraction.ipynb #k-001
+def _keys(rows: list[dict], root: Path, extractor: Extractor) -> list[str]:
+    "The key of each row: 32 hexadecimal digits."
+    fingerprint = digest_json([np.dtype(STORED).name, extractor.fingerprint()])
+    return [digest_json([fingerprint, extractor.key(row, root)])[:32] for row in rows]
+
+# %% ../../nbs/2_method/07_extraction.ipynb #k-004
+@dataclass(frozen=True)
+class _Clip:
+    "Rows of the manifest that have the same features; the first of them is read."
+
+    key: str
+    rows: list[dict]
+
+# %% ../../nbs/2_method/07_extraction.ipynb #k-006
+def _group(rows: list[dict], keys: list[str], there: set[str], shard_clips: int) -> list[list[_Clip]]:
+    "Divide clips that aren't there yet into groups."
+    places: dict[str, list[int]] = {}
+    for place, key in enumerate(keys):
+        places.setdefault(key, []).append(place)
+    blocks: dict[int, list[_Clip]] = {}
+    for key, of_key in places.items():
+        blocks.setdefault(of_key[0] // shard_clips, []).append(_Clip(key, [rows[place] for place in of_key]))
+    pending = [[clip for clip in block if clip.key not in there] for block in blocks.values()]
+    both = [*zip(pending, blocks.values(), strict=True)]
+    whole = [part for part, block in both if len(part) == len(block)]
+    rest = [clip for part, block in both if len(part) < len(block) for clip in part]
+    return whole + [rest[i : i + shard_clips] for i in range(0, len(rest), shard_clips)]
 
 # %% ../../nbs/2_method/07_extraction.ipynb #x-007
 def store_name(
@@ -92,8 +102,9 @@ def store_name(
     extractor: Extractor,  # of one modality
 ) -> str:  # the modality, and 16 hexadecimal digits
     "A name for the store of a corpus, which no other features have."
-    shards = _plan(_records(manifest), Path(root), extractor, Path(), 64)
-    return f"{extractor.modality}-{digest_json([shard.path.name for shard in shards])[:16]}"
+    rows = _records(manifest)
+    clips = [[row["clip_id"], key] for row, key in zip(rows, _keys(rows, Path(root), extractor), strict=True)]
+    return f"{extractor.modality}-{digest_json(clips)[:16]}"
 
 # %% ../../nbs/2_method/07_extraction.ipynb #c018
 class FeatureError(ValueError):
@@ -111,24 +122,26 @@ def _check_features(clip_ids: list[str], arrays: list[np.ndarray]) -> None:
 
 # %% ../../nbs/2_method/07_extraction.ipynb #11-025bx
 def _save_shard(
-    shard: _Shard, clips: dict[str, np.ndarray | None], failures: list[dict], damaged: list[dict], dim: int
-) -> None:
-    "Write the features of a shard's clips; None stands for a clip that lacks the modality."
-    arrays = [np.zeros((1, dim), np.float32) if array is None else array for array in clips.values()]
-    _check_features(list(clips), arrays)
-    values = np.concatenate([np.empty((0, dim), np.float32), *arrays])
-    lengths = np.array([len(array) for array in arrays], np.int64)
-    absent = [clip_id for clip_id, array in clips.items() if array is None]
-    stored: dict[str, np.ndarray] = {"values": values.astype(STORED), "lengths": lengths}
-    notes = {"failures": failures, "absent": absent, "damaged": damaged}
-    header = {"clip_ids": list(clips), "lengths": lengths.tolist(), **notes}
-    save_arrays(shard.path, stored, sealed(header, stored))
+    folder: Path,
+    clips: dict[str, np.ndarray],  # key → (steps, dim)
+    absent: list[str],  # keys of clips that lack the modality
+    damaged: dict[str, str],  # key → what is missing of the clip's file
+    libraries: list[dict[str, str]],  # that computed them: name → version
+) -> dict[str, dict]:  # its name → its header; nothing where there are no clips
+    "Write some features, once and for all."
+    if not clips:
+        return {}
+    lengths, values = [len(array) for array in clips.values()], np.concatenate([*clips.values()]).astype(STORED)
+    header = {"keys": [*clips], "lengths": lengths, "absent": absent, "damaged": damaged, "libraries": libraries}
+    header = sealed(header, {"values": values})
+    path = save_arrays(folder / f"{digest_json([*clips])}.safetensors", {"values": values}, header)
+    return {path.name: header}
 
 # %% ../../nbs/2_method/07_extraction.ipynb #11-029
 AHEAD = 64  # most clips that wait
 AHEAD_BYTES = 128 * 2**20  # most bytes that they hold, about
 
-Waiting = tuple[dict, Future]  # a row and its input
+Waiting = tuple[_Clip, Future]  # a clip and its input
 
 
 def _size(future: Future) -> int:
@@ -136,13 +149,13 @@ def _size(future: Future) -> int:
     return 0 if future.exception() else getattr(future.result(), "nbytes", 0)
 
 # %% ../../nbs/2_method/07_extraction.ipynb #11-029bx
-def _read_ahead(rows: Iterable[dict], extractor: Extractor, root: Path, threads: int) -> Iterator[Waiting]:
-    "Yield rows with the future of their input, while the rows after them are read."
+def _read_ahead(clips: Iterable[_Clip], extractor: Extractor, root: Path, threads: int) -> Iterator[Waiting]:
+    "Yield clips with the future of their input, while those after them are read."
     pool, waiting = ThreadPoolExecutor(threads), deque[Waiting]()
     ahead, largest = threads, 1
     try:
-        for row in rows:
-            waiting.append((row, pool.submit(extractor.read, row, root)))
+        for clip in clips:
+            waiting.append((clip, pool.submit(extractor.read, clip.rows[0], root)))
             while len(waiting) > ahead:
                 yield (taken := waiting.popleft())
                 largest = max(largest, _size(taken[1]))
@@ -184,15 +197,15 @@ def _failure(row: Row, error: ValueError | OSError) -> dict:
 # %% ../../nbs/2_method/07_extraction.ipynb #11-071cx
 def _inputs(waiting: Iterable[Waiting], found: dict[str, bool], failures: list[dict], most: float) -> Iterator[Any]:
     "Yield inputs; note which clips could be read, and whether they have one, and failures; `_TooMany` beyond `most`."
-    for row, future in waiting:
+    for clip, future in waiting:
         try:
             value = future.result()
         except (ValueError, OSError) as error:
-            failures.append(_failure(row, error))
+            failures += [_failure(row, error) for row in clip.rows]
             if len(failures) > most:
                 raise _TooMany from error
             continue
-        found[row["clip_id"]] = value is not None
+        found[clip.key] = value is not None
         if value is not None:
             yield value
 
@@ -217,85 +230,161 @@ class Report:
         return f"{self.clips} clips, {self.steps} steps of {self.dim} values, {failed}{lacking}{damaged}"
 
 # %% ../../nbs/2_method/07_extraction.ipynb #c017
-def _damaged(shard: _Shard, found: Iterable[str], extractor: Extractor) -> list[dict]:
-    "What is missing of the clips that were read, as clip_id and reason."
+def _damaged(clips: list[_Clip], found: Iterable[str], extractor: Extractor, root: Path) -> dict[str, str]:
+    "What is missing of the clips that were read, by key."
     missing = getattr(extractor, "missing", None)
-    rows = [row for row in shard.rows if row["clip_id"] in set(found)] if missing else []
-    notes = [(row["clip_id"], missing(row, shard.root)) for row in rows] if missing else []
-    return [{"clip_id": clip_id, "reason": reason} for clip_id, reason in notes if reason]
+    read = set(found) if missing else set()
+    notes = {clip.key: missing(clip.rows[0], root) for clip in clips if clip.key in read} if missing else {}
+    return {key: reason for key, reason in notes.items() if reason}
+
+# %% ../../nbs/2_method/07_extraction.ipynb #k-010
+def _versions(extractor: Extractor) -> list[dict[str, str]]:
+    "Versions of the libraries that compute an extractor's features; a list of one."
+    return [{name: version(name) for name in getattr(extractor, "libraries", ())}]
 
 # %% ../../nbs/2_method/07_extraction.ipynb #c014
-def _encode(shard: _Shard, waiting: Iterator[Waiting], extractor: Extractor, failures: list[dict], most: float) -> None:
-    "Compute and save one shard; raises `_TooMany` where there are more than `most` failures."
-    found, before = dict[str, bool](), len(failures)
-    inputs = _inputs(islice(waiting, len(shard.rows)), found, failures, most)
+def _encode(
+    clips: list[_Clip],
+    waiting: Iterator[Waiting],
+    extractor: Extractor,
+    places: tuple[Path, Path],  # the manifest's folder, and the store
+    failures: list[dict],
+    most: float,
+) -> dict[str, dict]:  # the shard's name → its header
+    "Compute and save one group of clips; raises `_TooMany` where there are more than `most` failures."
+    found, (root, folder) = dict[str, bool](), places
+    inputs = _inputs(islice(waiting, len(clips)), found, failures, most)
     features = [*extractor.encode(inputs)]
     unused = len([*inputs])  # 0 unless the extractor leaves inputs
-    present = [clip_id for clip_id, there in found.items() if there]
+    present, absent = ([key for key, there in found.items() if there == wanted] for wanted in (True, False))
     if unused or len(features) != len(present):
         raise RuntimeError(f"encode must give one array per input, gave {len(features)} for {len(present)}")
-    arrays = dict(zip(present, features, strict=True))
-    clips, damaged = {clip_id: arrays.get(clip_id) for clip_id in found}, _damaged(shard, found, extractor)
-    _save_shard(shard, clips, failures[before:], damaged, extractor.dim)
+    arrays = dict(zip(present, features, strict=True)) | {key: np.zeros((1, extractor.dim)) for key in absent}
+    _check_features([clip.rows[0]["clip_id"] for clip in clips if clip.key in found], [arrays[key] for key in found])
+    notes = absent, _damaged(clips, found, extractor, root), _versions(extractor)
+    return _save_shard(folder, {key: arrays[key] for key in found}, *notes)
 
 # %% ../../nbs/2_method/07_extraction.ipynb #11-076
 def _compute(
-    shards: list[_Shard],
-    waiting: Iterator[Waiting],  # the rows of these shards
+    groups: list[list[_Clip]],
+    waiting: Iterator[Waiting],  # the clips of these groups
     extractor: Extractor,
+    places: tuple[Path, Path],  # the manifest's folder, and the store
     clips: int,  # clips in the corpus
     max_failures: float,  # share of them that may fail
-) -> None:
-    "Compute and save shards; after too many failures only read the rest, and raise `ExtractionError`."
-    failures: list[dict] = []
+) -> tuple[dict[str, dict], list[dict]]:  # names → headers of the shards; failures
+    "Compute and save groups; after too many failures only read the rest, and raise `ExtractionError`."
+    shards, failures = dict[str, dict](), list[dict]()
     most = max_failures * clips + 1e-9  # 0.29 of 100 is 28.999999999999996
     try:
-        for shard in shards:
-            _encode(shard, waiting, extractor, failures, most)
+        for group in groups:
+            shards |= _encode(group, waiting, extractor, places, failures, most)
     except _TooMany:
         for _ in _inputs(waiting, {}, failures, len(failures) + clips):
             pass
-        raise ExtractionError(clips, max_failures, failures) from None
+        raise ExtractionError(clips, max_failures, sorted(failures, key=lambda f: f["row"])) from None
+    return shards, sorted(failures, key=lambda failure: failure["row"])
 
 # %% ../../nbs/2_method/07_extraction.ipynb #x-002
-def _kept(path: Path, verbose: bool) -> dict | None:
-    "The header of a shard that is there and whole, or None."
+def _kept(path: Path, wanted: set[str], verbose: bool) -> dict | None:
+    "The header of a shard that is whole and holds a wanted clip, or None."
     try:
-        return read_shard(path)[0] if path.exists() else None
-    except StoreError as error:
+        header = load_provenance(path)
+        if isinstance(header, dict) and wanted.isdisjoint(header.get("keys", ())):
+            return None
+        return read_shard(path)[0]
+    except ValueError as error:
         if verbose:
-            print(f"{path}: {error.reason}; it is computed again", file=sys.stderr)
+            reason = error.reason if isinstance(error, StoreError) else "is damaged: it can't be read"
+            print(f"{path}: {reason}; it is computed again", file=sys.stderr)
         return None
 
+# %% ../../nbs/2_method/07_extraction.ipynb #k-012
+def _scan(folder: Path, wanted: set[str], verbose: bool) -> dict[str, dict]:
+    "Names and headers of a store's shards that are whole and hold a wanted clip."
+    headers = {path.name: _kept(path, wanted, verbose) for path in sorted(folder.glob("*.safetensors"))}
+    return {name: header for name, header in headers.items() if header}
+
+
+def _held(shards: Mapping[str, dict]) -> set[str]:
+    "The keys of all clips of some shards."
+    return {key for header in shards.values() for key in header["keys"]}
+
 # %% ../../nbs/2_method/07_extraction.ipynb #x-003
-def _take_over(shard: _Shard, others: Iterable[Path], verbose: bool) -> dict | None:
-    "The header of a shard, out of its own store or copied from another; None where it must be computed."
-    header = _kept(shard.path, verbose)
+def _take_over(folder: Path, wanted: set[str], others: Iterable[Path], verbose: bool) -> dict[str, dict]:
+    "Names and headers of all shards that have wanted clips, out of a store or copied from others."
+    shards = _scan(folder, wanted, verbose)
+    lacking = wanted - _held(shards)
     for other in others:
-        if header is None and _kept(other / shard.path.name, verbose):
-            with atomic_path(shard.path) as temporary:
-                shutil.copyfile(other / shard.path.name, temporary)
-            header = _kept(shard.path, verbose)
-    return header
+        for name, header in _scan(other, lacking, verbose).items():
+            if not lacking.isdisjoint(header["keys"]):  # another shard may have brought them
+                with atomic_path(folder / name) as temporary:
+                    shutil.copyfile(other / name, temporary)
+                shards[name] = header
+                lacking -= set(header["keys"])
+    return shards
+
+# %% ../../nbs/2_method/07_extraction.ipynb #k-014
+def _locate(shards: Mapping[str, dict]) -> dict[str, tuple[str, int]]:
+    "Key → the shard it is in, and its position."
+    places: dict[str, tuple[str, int]] = {}
+    for name in sorted(shards):
+        for position, key in enumerate(shards[name]["keys"]):
+            places.setdefault(key, (name, position))
+    return places
+
+# %% ../../nbs/2_method/07_extraction.ipynb #k-017
+def _compact(folder: Path, shards: dict[str, dict], wanted: set[str], shard_clips: int) -> dict[str, dict]:
+    "Write shards without unused clips where those have more than half of the steps; names → headers."
+    places, new = _locate(shards), dict[str, dict]()
+    used = {name: [i for i, key in enumerate(header["keys"]) if key in wanted and places[key] == (name, i)]
+            for name, header in sorted(shards.items())}  # fmt: skip
+    shards = {name: shards[name] for name, positions in used.items() if positions}
+    live = sum(header["lengths"][i] for name, header in shards.items() for i in used[name])
+    if 2 * live >= sum(sum(header["lengths"]) for header in shards.values()):
+        return shards
+    clips, absent, damaged, libraries = dict[str, np.ndarray](), list[str](), dict[str, str](), list[dict[str, str]]()
+    for name, header in shards.items():
+        parts = np.split(read_shard(folder / name)[1], np.cumsum(header["lengths"])[:-1])
+        kept = {header["keys"][i]: parts[i] for i in used[name]}
+        clips |= kept
+        absent += [key for key in header["absent"] if key in kept]
+        damaged |= {key: reason for key, reason in header["damaged"].items() if key in kept}
+        libraries += [note for note in header["libraries"] if note not in libraries]
+        if len(clips) >= shard_clips or name == [*shards][-1]:
+            new |= _save_shard(folder, clips, absent, damaged, libraries)
+            clips, absent, damaged, libraries = {}, [], {}, []
+    return new
 
 # %% ../../nbs/2_method/07_extraction.ipynb #11-035
-def _finish(folder: Path, shards: list[_Shard], extractor: Extractor) -> dict:
+def _finish(
+    folder: Path, shards: dict[str, dict], rows: list[dict], keys: list[str], failures: list[dict], extractor: Extractor
+) -> dict:
     "Write the index of a complete store, and remove files that are no longer part of it."
-    headers = [load_provenance(shard.path) for shard in shards]  # each was written or checked just now
+    places = _locate(shards)
+    clips = [(row["clip_id"], key, *places[key]) for row, key in zip(rows, keys, strict=True) if key in places]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(name for _, _, name, _ in clips))}
+    absent = {key for header in shards.values() for key in header["absent"]}
+    damaged = {key: reason for header in shards.values() for key, reason in header["damaged"].items()}
+    libraries = sorted((note for name in numbers for note in shards[name]["libraries"]), key=digest_json)
     index: dict[str, Any] = {
         "modality": extractor.modality,
         "dim": extractor.dim,
         "fingerprint": extractor.fingerprint(),
-        "clip_ids": [clip_id for header in headers for clip_id in header["clip_ids"]],
-        "lengths": [length for header in headers for length in header["lengths"]],
-        "shards": [shard.path.name for shard in shards],
-        "failures": [failure for header in headers for failure in header["failures"]],
-        "absent": [clip_id for header in headers for clip_id in header["absent"]],
-        "damaged": [note for header in headers for note in header["damaged"]],
+        "libraries": [note for i, note in enumerate(libraries) if note not in libraries[:i]],
+        "clip_ids": [clip_id for clip_id, *_ in clips],
+        "keys": [key for _, key, *_ in clips],
+        "lengths": [shards[name]["lengths"][position] for *_, name, position in clips],
+        "shards": [*numbers],
+        "in_shard": [numbers[name] for *_, name, _ in clips],
+        "position": [position for *_, position in clips],
+        "failures": failures,
+        "absent": [clip_id for clip_id, key, *_ in clips if key in absent],
+        "damaged": [{"clip_id": clip_id, "reason": damaged[key]} for clip_id, key, *_ in clips if key in damaged],
     }
     save_json(folder / "index.json", sealed(index))
     for path in folder.iterdir():
-        if path.name not in {"index.json", *index["shards"]} and ".safetensors" in path.name:
+        if path.name not in {"index.json", *numbers} and ".safetensors" in path.name:
             path.unlink()
     return index
 
@@ -309,24 +398,23 @@ def extract(
     threads: int = 2,  # threads that decode in the background, 1 or more
     max_failures: float = 0.0,  # share of clips that may fail
     verbose: bool = False,  # show progress on standard error
-    others: Iterable[Path] = (),  # stores that may hold some of the shards already
+    others: Iterable[Path] = (),  # stores that may hold some of the clips already
 ) -> Report:
     "Extract the features of a corpus into a store; continue where an interrupted extraction stopped."
-    start, root = time.perf_counter(), Path(root)
+    start, root, rows = time.perf_counter(), Path(root), _records(manifest)
     with alone(folder) as folder:  # a second extraction waits, and finds all done
-        shards = _plan(_records(manifest), root, extractor, folder, shard_clips)
-        headers = [_take_over(shard, others, verbose) for shard in shards]
-        missing = [s for s, header in zip(shards, headers, strict=True) if header is None or header["failures"]]
-        clips = sum(len(shard.rows) for shard in missing)
-        waiting = _read_ahead((row for shard in missing for row in shard.rows), extractor, root, threads)
-        shown = progress(waiting, f"{extractor.modality} features", total=clips, verbose=verbose)
-        _compute(missing, iter(shown), extractor, len(manifest), max_failures)
-        index = _finish(folder, shards, extractor)
-    computed = clips - len(index["failures"])
-    steps, seconds = sum(index["lengths"]), time.perf_counter() - start
-    clips = len(index["clip_ids"])
+        keys = _keys(rows, root, extractor)
+        shards = _take_over(folder, set(keys), others, verbose)
+        groups = _group(rows, keys, _held(shards), shard_clips)
+        clips = [clip for group in groups for clip in group]
+        waiting = _read_ahead(clips, extractor, root, threads)
+        shown = progress(waiting, f"{extractor.modality} features", total=len(clips), verbose=verbose)
+        made, failures = _compute(groups, iter(shown), extractor, (root, folder), len(rows), max_failures)
+        shards = _compact(folder, shards | made, set(keys), shard_clips)
+        index = _finish(folder, shards, rows, keys, failures, extractor)
+    computed, seconds = sum(len(header["keys"]) for header in made.values()), time.perf_counter() - start
     notes = (index["failures"], index["absent"], index["damaged"])
-    return Report(clips, computed, steps, extractor.dim, seconds, *notes)
+    return Report(len(index["clip_ids"]), computed, sum(index["lengths"]), extractor.dim, seconds, *notes)
 
 # %% ../../nbs/2_method/07_extraction.ipynb #11-062
 def write_failures(

@@ -16,15 +16,19 @@ from ..core import digest_file, digest_json, save_arrays
 from ..media.files import MEDIA_LIMITS
 from mmdisaster.settings.sections import (
     AnySource,
+    BackboneSource,
     Glove,
     GloveSource,
     InceptionSource,
+    LogMelSource,
     Media,
     Precomputed,
     SoundNetSource,
     Source,
+    TfidfSource,
     weights_of,
 )
+from .backbone import backbone_arrays, backbone_extractor
 from .extraction import Extractor
 from mmdisaster.static.extractors import (
     glove_extractor,
@@ -33,7 +37,9 @@ from mmdisaster.static.extractors import (
     soundnet_arrays,
     soundnet_extractor,
 )
+from .logmel import logmel_extractor
 from .precomputed import PrecomputedExtractor
+from .tfidf import fit_tfidf, tfidf_extractor
 from ..words.tokens import WordVectors
 from ..words.vectors import PretrainedVectors, make_vectors, save_vectors
 
@@ -73,6 +79,9 @@ KINDS: dict[type[Source], Kind] = {
     InceptionSource: Kind(inception_extractor, arrays=inception_arrays),
     SoundNetSource: Kind(soundnet_extractor, arrays=soundnet_arrays),
     GloveSource: Kind(glove_extractor, fit=fit_words),
+    LogMelSource: Kind(logmel_extractor),
+    TfidfSource: Kind(tfidf_extractor, fit=fit_tfidf),
+    BackboneSource: Kind(backbone_extractor, arrays=backbone_arrays),
     Precomputed: Kind(precomputed_extractor),
 }
 
@@ -92,7 +101,8 @@ def make_weights(
         media = [folder / name for name in pd.read_csv(folder / "manifest.csv")["media"]]
     arrays = make(settings, media, file or settings.source)
     seen = {"clips": len(media), "digest": digest_json([digest_file(clip) for clip in media])}
-    origin = {"calibration": seen} if media else {"sha256": digest_file(file or settings.source)}
+    named = Path(file or settings.source)
+    origin: dict = {"calibration": seen} if media else {"sha256": digest_file(named)} if named.is_file() else {}
     name = Path(settings.source).name  # without its folder, which is one machine's
     asked = settings.model_dump(exclude={"sha256"})
     return save_arrays(path, arrays, {**asked, "source": name, **origin})

@@ -58,7 +58,7 @@ class Provenance(TypedDict, total=False):
     missing: dict[str, Any]  # "absent": modality → clips without it; "failed": clips that could not be read
     clips: dict[str, int]  # part → clips
     split: dict[str, Any]  # "by": what was dealt; what `shared_videos` returns; "drawn": what intervals are over
-    features: dict[str, Any]  # modality → fingerprint of its features: settings, weights, libraries, code
+    features: dict[str, Any]  # modality → fingerprint of its features: settings, weights, version; libraries
     sources: dict[str, Any]  # modality → its extractor, or the pattern of its features
     weights: dict[str, Any]  # modality → where its weights, or word vectors, come from
     known_words: dict[str, float]  # modality of word vectors → share of the training descriptions' words that have one
@@ -86,9 +86,7 @@ def gather_provenance(
         },
         "clips": {part: len(split.rows(part)) for part in PARTS},
         "split": {"by": dealt.by, **shared_videos(split.parts, split.video_ids)},
-        "features": {modality: found["fingerprint"] for modality, found in index.items()},
-        "sources": {
-            modality: source.model_dump(include={"extractor", "features"}) for modality, source in sources.items()
-        },
+        "features": {name: found["fingerprint"] | {"libraries": found["libraries"]} for name, found in index.items()},
+        "sources": {name: source.model_dump(include={"extractor", "features"}) for name, source in sources.items()},
         "weights": {modality: load_provenance(weights[modality]) for modality in weighty},
     }

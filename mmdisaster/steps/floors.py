@@ -84,7 +84,7 @@ def score_floors(
     split: Parts,  # of all clips that could be read
     texts: list[str],  # description of each clip; empty where there is none
     sound: np.ndarray,  # statistics of each clip's sound, as `listen` gives them
-    temporal: Mapping[str, np.ndarray],  # modality → (clips, width) temporal features, in the order in which they are joined
+    temporal: Mapping[str, np.ndarray],  # modality → (clips, width) temporal features, as they are joined
     settings: Fusion,  # section `fusion`
 ) -> dict[str, Scored]:  # floor → scores and decisions of all clips
     "Every floor that the training clips allow."

@@ -119,7 +119,7 @@ def folds_page(
     legend = (
         f"Mean over {len(results)} folds ± standard deviation [{level:.0%} interval, Student's t, variance corrected "
         f"for shared training clips]. Folds of {min(clips)} to {max(clips)} clips; {siblings}. Exact match: share of "
-        "clips whose decisions are all right; top one: share whose likeliest concept is right; with one label per clip, "
-        "both are accuracy."
+        "clips whose decisions are all right; top one: share whose likeliest concept is right; with one label per "
+        "clip, both are accuracy."
     )
     return "\n".join([markdown_table(pd.DataFrame(lines)), legend, *([f"\n{about}"] if about else []), ""])

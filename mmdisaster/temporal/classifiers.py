@@ -19,7 +19,7 @@ from torch import nn
 
 from ..core import derive_seed, load_arrays, load_provenance, save_arrays
 from ..data.labels import LabelCoding
-from ..data.sequences import Sequences
+from ..data.sequences import Sequences, as_sequences
 from ..devices import pick_device, torch_stream, torch_threads
 from ..settings.sections import Temporal
 from .resbilstm import ResBiLSTM
@@ -89,7 +89,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
 
     def fit(
         self,
-        X: Any,  # training clips: `Sequences`, or (n, dim)
+        X: Any,  # training clips: `Sequences`, or as `as_sequences` takes them; or (n, dim)
         Y: Any,  # their labels, 0 or 1, (n, concepts), or one label per clip, (n,)
         validation: tuple[Any, Any] | None = None,  # other clips and labels, for early stopping; None: `max_epochs`
     ) -> Self:
@@ -112,7 +112,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(
         self,
-        X: Any,  # clips: `Sequences`, or (n, dim)
+        X: Any,  # clips, as in `fit`
     ) -> np.ndarray:  # (n, concepts) float32; of one label per clip (n, labels)
         "The probability of each concept, or of each label."
         P = self._columns(X)
@@ -120,7 +120,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(
         self,
-        X: Any,  # clips: `Sequences`, or (n, dim)
+        X: Any,  # clips, as in `fit`
     ) -> np.ndarray:  # (n, concepts), of the labels' own type; of one label per clip (n,)
         "Each concept with a probability above one half; of one label per clip, the likeliest."
         P = self._columns(X)
@@ -128,7 +128,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
 
     def score(
         self,
-        X: Any,  # clips: `Sequences`, or (n, dim)
+        X: Any,  # clips, as in `fit`
         y: Any,  # their labels
     ) -> float:
         "Micro F1 of the predictions; of one label per clip, the share that is right."
@@ -142,18 +142,18 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
 # %% ../../nbs/2_method/12_classifiers.ipynb #13-069
-def _check_clips(
+def _clips(
     X: Any,  # what `fit` or `predict` was given
     width: int | None = None,  # values per vector in fit; None: this is `fit`
-) -> None:
-    "Raise an error that says what X must be, unless it is `Sequences` of that width, none empty."
-    if not isinstance(X, Sequences):
-        raise TypeError(f"X must be Sequences, was {type(X).__name__}")
-    if width not in (None, X.values.shape[1]):
-        raise ValueError(f"X must have {width} values per vector, as in fit, had {X.values.shape[1]}")
-    if not len(X) or X.lengths.min() < 1:
-        where = f"one at {int(np.argmin(X.lengths))}" if len(X) else "no sequence at all"
+) -> Sequences:
+    "X as sequences; an error that says what it must be, unless all have that width and none is empty."
+    found = as_sequences(X)
+    if width not in (None, found.values.shape[1]):
+        raise ValueError(f"X must have {width} values per vector, as in fit, had {found.values.shape[1]}")
+    if not len(found) or found.lengths.min() < 1:
+        where = f"one at {int(np.argmin(found.lengths))}" if len(found) else "no sequence at all"
         raise ValueError(f"X must have no empty sequence, had {where}")
+    return found
 
 # %% ../../nbs/2_method/12_classifiers.ipynb #13-076
 class TemporalClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkClassifier):
@@ -188,9 +188,9 @@ class TemporalClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Netw
 
     def _checked(self, X: Any, fit: bool = False) -> Sequences:
         "The sequences themselves, or an error that says what they must be."
-        _check_clips(X, None if fit else self.n_features_in_)
-        self.n_features_in_ = X.values.shape[1]
-        return X
+        clips = _clips(X, None if fit else self.n_features_in_)
+        self.n_features_in_ = clips.values.shape[1]
+        return clips
 
     def _build(self) -> ResBiLSTM:
         "A new network."
@@ -199,7 +199,7 @@ class TemporalClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Netw
 
     def transform(
         self,
-        X: Sequences,  # clips
+        X: Any,  # clips: `Sequences`, (steps, dim) arrays, or (n, steps, dim)
     ) -> np.ndarray:  # (n, dense) or (n, 2·units) float32
         "The temporal feature of each clip."
         return self._run(X, lambda batch: self.network_.encode(batch)[self.feature == "dense"])
@@ -241,7 +241,7 @@ class DenseClassifier(NetworkClassifier):
     def _checked(self, X: Any, fit: bool = False) -> np.ndarray:
         "An array (n, dim), or an error that says what X must be."
         if isinstance(X, Sequences):
-            raise TypeError(f"X must be an array of shape (n, dim), was {type(X).__name__}")
+            raise TypeError("X must be an array of shape (n, dim), was Sequences; its `mean()` is one")
         return validate_data(self, X, reset=fit)
 
     def _build(self) -> nn.Sequential:
