@@ -70,7 +70,7 @@ def open_corpus(
 class Look(NamedTuple):
     "What was found in a corpus, and which modalities it lacks."
 
-    inspection: Inspection
+    inspection: Inspection  # clips, and all that is wrong
     absent: list[str]  # modalities that no clip has
 
 
