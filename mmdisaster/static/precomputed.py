@@ -88,8 +88,9 @@ def feature_file(
 ) -> str:  # relative to the manifest; empty where the clip has no media file to take the stem of
     "The name of a clip's file."
     stem = PurePosixPath(str(row.get("media") or "")).stem
-    clip_id = str(row.get("feature_id") or row["clip_id"])
-    if ("{stem}" in pattern and not stem) or {"/", "\\", "\0"} & {*clip_id, *stem} or clip_id in (".", ".."):
+    clip_id = str(row.get("feature_id", row["clip_id"]))  # a clip to predict may have no name
+    named = all(value or place not in pattern for place, value in [("{stem}", stem), ("{clip_id}", clip_id)])
+    if not named or {"/", "\\", "\0"} & {*clip_id, *stem} or clip_id in (".", ".."):
         return ""
     return pattern.replace("{clip_id}", clip_id).replace("{stem}", stem)
 
@@ -231,7 +232,7 @@ class PrecomputedExtractor:
             return READERS[path.suffix.lower()](path)
         if path not in self._tables:
             self._tables[path] = read_feature_table(path, self.part)
-        return self._tables[path].get(str(row.get("feature_id") or row["clip_id"]))
+        return self._tables[path].get(str(row.get("feature_id", row["clip_id"])))
 
     def read(
         self,

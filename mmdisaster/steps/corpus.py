@@ -109,4 +109,5 @@ def look_at_corpus(
             Problem(None, None, None, f"must have something of {', '.join(map(shown, reads))}, has nothing")
         )
     together = sorted([*found.problems, *problems], key=lambda problem: problem.severity != "error")
-    return Look(replace(found, problems=together), absent)
+    read = {kind: present for kind, present in found.presence.items() if kind in reads.values()}
+    return Look(replace(found, presence=read, problems=together), absent)
