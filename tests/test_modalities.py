@@ -1,10 +1,16 @@
 """Modalities are data: other names, other numbers, features that exist already, and what a corpus lacks."""
 
+import ast
+import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+import stage as launcher
+import stages as graph
+from conftest import ROOT, read_notebook
 
 from mmdisaster.cli import main
 from mmdisaster.core import load_json
@@ -13,7 +19,7 @@ from mmdisaster.data.manifest import ManifestError
 from mmdisaster.model.folder import load_model, save_model
 from mmdisaster.model.training import train
 from mmdisaster.pages.provenance import describe_run
-from mmdisaster.settings.reading import SettingsError, read_settings
+from mmdisaster.settings.reading import SettingsError, read_settings, with_changes
 from mmdisaster.settings.tree import Settings
 
 DEPTH, FACES = {"features": "depth/{clip_id}.npy"}, {"features": "faces.csv"}
@@ -86,7 +92,7 @@ def test_all_that_is_wrong_with_features_is_said_before_work(corpus, tmp_path, c
     ]
     assert all(words in str(caught.value) for words in wanted), caught.value
     assert not (tmp_path / "work").exists()
-    (tmp_path / "own.json").write_text(__import__("json").dumps(QUICK))
+    (tmp_path / "own.json").write_text(json.dumps(QUICK))
     assert main(["check", str(corpus / "clips.csv"), "--settings", str(tmp_path / "own.json"), "--quiet"]) == 1
     said = capsys.readouterr().out
     assert (
@@ -145,3 +151,87 @@ def test_wrong_modalities_are_refused(name):
     with pytest.raises(SettingsError) as caught:
         read_settings({"modalities": modalities})
     assert says in str(caught.value)
+
+
+NAMED = re.compile(r"\b(visual|audio)\b|^text$")
+MAY_NAME = {  # files that may name modalities → why
+    "mmdisaster/simulate/": "the simulator makes pictures, sound and text",
+    "mmdisaster/media/": "tracks of media files have such names",
+    "mmdisaster/static/extractors.py": "the extractors themselves, and the manifest's column",
+    "mmdisaster/paper/tables.py": "the paper's printed tables",
+    "mmdisaster/audit/register.py": "what the paper leaves open, and its own settings",
+    "mmdisaster/audit/checks.py": "the paper's own statements",
+    "mmdisaster/settings/sections.py": "defaults of settings; a rule of the paper's text",
+    "mmdisaster/settings/audits.py": "defaults of settings",
+    "mmdisaster/data/": "the manifest's column text, and tracks of media files",
+    "mmdisaster/model/prediction.py": "the manifest's column text",
+    "mmdisaster/steps/words.py": "the manifest's column text",
+    "mmdisaster/study/benchmarks.py": "a rule of the paper's text",
+    "mmdisaster/study/sensitivity.py": "a column of a table",
+    "mmdisaster/settings/reading.py": "what strings are called",
+    "nbs/stages/fusion.ipynb": "a rule of the paper's text",
+}
+
+
+def named_in(source):
+    """Strings of some code, but for docstrings, and attributes that name a modality."""
+    tree = ast.parse(source)
+    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    words -= {
+        node.value.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    words |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr != "text"}
+    return sorted(word for word in words if NAMED.search(word))
+
+
+def sources():
+    """Code of the library, of the tools that run and bring, and of the stages without their parameters."""
+    tools = [ROOT / "tools" / f"{name}.py" for name in ["stage", "stages", "bring", "repro", "params", "readme"]]
+    for path in [*sorted((ROOT / "mmdisaster").rglob("*.py")), *tools]:
+        yield path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
+    for path in sorted((ROOT / "nbs" / "stages").glob("*.ipynb")):
+        cells = [cell for cell in read_notebook(path)["cells"] if cell["cell_type"] == "code"]
+        code = ["".join(cell["source"]) for cell in cells if "parameters" not in cell["metadata"].get("tags", [])]
+        yield path.relative_to(ROOT).as_posix(), "\n".join(code)
+
+
+def test_nothing_else_names_a_modality():
+    found = {path: named_in(source) for path, source in sources() if not path.endswith("_modidx.py")}
+    found = {path: words for path, words in found.items() if words}
+    assert {path: words for path, words in found.items() if not path.startswith(tuple(MAY_NAME))} == {}
+    assert [start for start in MAY_NAME if not any(path.startswith(start) for path in found)] == [], "no longer needed"
+    assert named_in("a = settings.features.visual, 'no audio', 'text'") == ["no audio", "text", "visual"]
+
+
+def test_the_graph_follows_params_and_a_stale_one_is_refused(tmp_path, monkeypatch):
+    near = {"extractor": "inception"}
+    other = read_settings(
+        {"modalities": {"depth": DEPTH, "near": near, "words": CAPTIONS, "ears": {"features": "a.csv"}}}
+    )
+    other = with_changes(other, {"corpus.absent": ["ears"]})
+    before = graph.yaml.load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    found = graph.yaml.load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    graph.renew(found, other)
+    assert {name: found[name]["matrix"] for name in ["weights", "words", "temporal", "baseline"]} == {
+        "weights": {"modality": ["depth", "near"]},
+        "words": {"modality": ["words"]},
+        "temporal": {"modality": ["depth", "near", "words"]},
+        "baseline": {"approach": [
+            "depth", "near", "words", "depth-near", "depth-words", "near-words", "early", "late",
+        ]},
+    }  # fmt: skip
+    files = [dep for dep in found["model"]["deps"] if dep.startswith("models/")]
+    assert files == [
+        f"models/{kind}-{name}.safetensors" for kind in ["weights", "temporal"] for name in other.present
+    ] + ["models/algorithm1.skops"]
+    assert "visual" not in str(found)
+    graph.renew(found, read_settings(ROOT / "params.yaml"))
+    assert found == before["stages"]
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    monkeypatch.setattr(launcher, "ROOT", tmp_path)
+    launcher.check_graph(read_settings(ROOT / "params.yaml"))
+    expected = "modality of stage weights must be depth, near by params.yaml, was visual, audio; run `make stages`"
+    with pytest.raises(launcher.StageError, match=f"dvc.yaml is stale: {expected}"):
+        launcher.check_graph(other)

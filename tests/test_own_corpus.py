@@ -133,7 +133,7 @@ def test_bringing_manifests(tmp_path):
     """Names that YAML reads as something else stay names; folders that DVC can't watch are refused; and back again."""
     folder = copy_project(tmp_path)
     (folder / "dvc.lock").write_text("of the embedded corpus\n")
-    original = yaml.safe_load((folder / "params.yaml").read_text())
+    original, graph = yaml.safe_load((folder / "params.yaml").read_text()), (folder / "dvc.yaml").read_text()
     assert brought(folder, folder / "odd" / "clips.csv", ["No", "1:30", "Yes: please"])["concepts"] == [
         "1:30",
         "No",
@@ -144,8 +144,14 @@ def test_bringing_manifests(tmp_path):
     two = brought(folder, folder / "odd" / "two.csv", ["Damage", "Victim"])
     assert two["concepts"] == ["Damage", "Victim"] and two["manifest"] == "odd/two.csv" and two["watched"] == "odd"
     assert two["results"] == "results/own/odd-two"
+    assert two["absent"] == ["visual", "audio"]  # and so the stages are those of texts alone
+    stages = yaml.safe_load((folder / "dvc.yaml").read_text())["stages"]
+    assert stages["features"]["matrix"] == {"modality": ["text"]} and stages["weights"]["matrix"] == {"modality": []}
+    assert stages["baseline"]["matrix"] == {"approach": ["text", "early", "late"]}
+    assert "models/weights-visual.safetensors" not in stages["model"]["deps"]
     assert brought(folder, folder / "results" / "clips.csv", ["Fire", "Water"]) is None
     (folder / "dvc.lock").write_text("of two\n")  # each corpus has a lock of its own, which comes back with it
     command(folder, "python", "tools/bring.py", "simulated")
     assert yaml.safe_load((folder / "params.yaml").read_text()) == original
     assert (folder / "dvc.lock").read_text() == "of the embedded corpus\n"
+    assert (folder / "dvc.yaml").read_text() == graph

@@ -123,7 +123,7 @@ def test_nothing_to_do_the_second_time(first_run):
 
 
 def test_a_change_reruns_what_it_touches_first(first_run):
-    before_fusion = {"corpus", "split", "weights", "glove", "features", "temporal", "baseline"}
+    before_fusion = {"corpus", "split", "weights", "words", "features", "temporal", "baseline"}
     assert changed(first_run, figure2={"dpi": 99}) == {"figure2"}
     after_fusion = changed(first_run, fusion={"C": 0.8})
     assert "fusion" in after_fusion and not after_fusion & before_fusion
@@ -178,7 +178,7 @@ def test_nothing_that_is_learnt_has_seen_a_test_clip(first_run, tmp_path):
     manifest.to_csv(folder / "data" / "corpus" / "manifest.csv", index=False)
     split.loc[test, split.columns[3:]] = 1 - split.loc[test, split.columns[3:]]
     split.to_csv(folder / "data" / "split.csv", index=False)
-    run_together(folder, ["glove"], ["features", "modality=audio"])
+    run_together(folder, ["words", "modality=text"], ["features", "modality=audio"])
     run_together(folder, ["features", "modality=text"], ["temporal", "modality=audio"])
     run_together(folder, ["temporal", "modality=text"], ["baseline", "approach=audio"])
     run_together(folder, ["baseline", "approach=late"], ["fusion"])

@@ -431,7 +431,7 @@ def test_what_is_known_is_well_formed(name):
     kind, _, digits = known.digest.partition(":")
     assert len(digits) == {"sha256": 64, "md5": 32, "git": 40}[kind]
     assert all(url.startswith("https://") for url in known.urls)
-    assert known.modality in ("visual", "audio", "text") and "/" not in known.file
+    assert known.network in ("inception", "soundnet", "glove") and "/" not in known.file
 
 
 # --- SoundNet -------------------------------------------------------------------------------------------------------
@@ -685,7 +685,7 @@ def test_inceptions_file_gives_torchvisions_features(inception, serve, tmp_path)
     short = hashlib.sha256(content).hexdigest()[:8]
     serve("imagenet", content, digest=f"sha256:{short}", read=KNOWN["imagenet"].read, cuts=[10**6])
     path = fetch("imagenet", tmp_path, **QUICK)
-    assert path == weights_path("imagenet", "visual", tmp_path) and verify("imagenet", tmp_path)["path"] == path
+    assert path == weights_path("imagenet", "inception", tmp_path) and verify("imagenet", tmp_path)["path"] == path
 
     frames = np.random.default_rng(5).integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)
     preset = torchvision_models().Inception_V3_Weights.IMAGENET1K_V1.transforms()
@@ -700,7 +700,7 @@ def test_inceptions_file_gives_torchvisions_features(inception, serve, tmp_path)
 
 def test_inceptions_file_in_torchs_older_format(inception, tmp_path):
     torch.save(inception.state_dict(), tmp_path / "own.pth", _use_new_zipfile_serialization=False)
-    arrays = inception_weights(weights_path(tmp_path / "own.pth", "visual"), 0, np.empty(0))
+    arrays = inception_weights(weights_path(tmp_path / "own.pth", "inception"), 0, np.empty(0))
     assert all(np.array_equal(array, inception.state_dict()[name]) for name, array in arrays.items())
 
 

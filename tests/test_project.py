@@ -63,12 +63,7 @@ def code(path):
 
 def matrix_values(stage):
     """Values of each name in a stage's matrix, as text."""
-    matrix = DVC[stage].get("matrix", {})
-    known = {"${modalities}": Settings().modalities}
-    return {
-        name: [str(value) for value in (known[found] if isinstance(found, str) else found)]
-        for name, found in matrix.items()
-    }
+    return {name: [str(value) for value in found] for name, found in DVC[stage].get("matrix", {}).items()}
 
 
 def outs(stage):
@@ -164,8 +159,9 @@ def test_how_deps_and_params_are_found(tmp_path, monkeypatch):
         assert sections(f"{first}first(0, settings)") == ["split.seed", "fusion"]
         assert sections(f"{first}run = delayed(first)\nrun(0, settings=settings)") == ["split.seed", "fusion"]
         modal = {"modality": ["visual", "audio", "text"]}
-        assert sections("getattr(settings.features, modality)", **modal) == ["features.${item.modality}"]
-        assert sections("settings.features", modality="${modalities}") == ["features.${item.modality}"]
+        assert sections("settings.modalities[modality]", **modal) == ["modalities.${item.modality}"]
+        assert sections("settings.present") == ["modalities", "corpus.absent"]
+        assert sections("settings.order") == ["modalities", "corpus.absent", "fusion.order"]
         assert sections("settings.weights", **modal) == ["weights"]
     finally:
         for function in kept:

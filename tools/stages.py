@@ -33,6 +33,7 @@ PROPERTIES = dict.fromkeys(
 )  # of Settings → what they read
 PROPERTIES |= {"order": {"modalities", "corpus.absent", "fusion.order"}, "restricted": {"modalities", "corpus.absent"}}
 PER_MODALITY = ("models/weights-", "models/temporal-")  # beginnings of deps, one per modality
+PER_VARIANT = "data/variants/"  # likewise, one per variant
 ALSO = {
     "model": {"split", "temporal", "fusion"}
 }  # what a stage reads as a whole: a model keeps the settings of its training
@@ -291,9 +292,13 @@ def matrices(stage: str, matrix: dict[str, Any], settings: Settings) -> dict[str
 
 
 def per_modality(deps: list[str], settings: Settings) -> list[str]:
-    """Deps with one file for each modality, where there was one for some modality."""
+    """Deps with one file for each modality, where there was one for some modality, or for each variant."""
     found = []
     for dep in deps:
+        if dep.startswith(PER_VARIANT):
+            variants = [*runnable("variants", settings), *runnable("static", settings)]
+            found += [f"{PER_VARIANT}{name}.json" for name in variants if f"{PER_VARIANT}{name}.json" not in found]
+            continue
         begin = next((name for name in PER_MODALITY if dep.startswith(name) and "${" not in dep), None)
         named = [f"{begin}{name}.safetensors" for name in settings.present] if begin else [dep]
         found += [name for name in named if name not in found]

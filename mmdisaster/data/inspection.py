@@ -283,9 +283,7 @@ def _has(info: MediaInfo | str, kind: str) -> bool:
 def find_absent(
     manifest: pd.DataFrame,  # one row per clip, from `read_manifest`
     folder: str | Path,  # that its media are relative to
-    reads: Mapping[
-        str, str
-    ],  # modality → what a clip must have for it: "pictures", "sound", "text"; "": nothing of these
+    reads: Mapping[str, str],  # modality → what a clip must have for it: "pictures", "sound", "text", or "" for none
     limits: Media = MEDIA_LIMITS,  # what decoding may take
 ) -> list[str]:  # modalities
     "The modalities that no clip has."

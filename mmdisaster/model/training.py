@@ -112,7 +112,7 @@ def check_sources(
 
 # %% ../../nbs/6_use/05_training.ipynb #k-003
 def taking_part(
-    corpus: Corpus,
+    corpus: Corpus,  # to learn from
     settings: Settings,  # of the training
     verbose: bool = False,  # say on standard error which modalities take no part
 ) -> Settings:  # with the modalities that no clip has

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from ..paper.tables import APPROACHES, NAMES
+from ..paper.tables import APPROACHES, NAMES, Approach
 
 # %% ../../nbs/4_experiment/04_tables.ipynb #pt-004
 def table_one(
@@ -26,14 +26,15 @@ def table_one(
 def table_two(
     rows: Mapping[str, dict],  # approach → metric → value and interval, as `evaluate` returns them
     paper: bool = True,  # whether the paper's figures stand beside ours
+    approaches: Mapping[str, Approach] = APPROACHES,  # what the rows are
 ) -> pd.DataFrame:  # Approach, Features, and for each metric: ours, low, high; beside the paper also paper, difference
     "Table II: ours with its interval, beside what the paper printed."
     lines = []
-    for approach in (APPROACHES[name] for name in rows):
+    for approach in (approaches[name] for name in rows):
         line: dict[str, str | float] = {"Approach": approach.group, "Features": approach.features}
         for metric, title in NAMES.items():
             value, (low, high) = rows[approach.name][metric]["value"], rows[approach.name][metric]["interval"]
-            printed = approach.printed[metric]
+            printed = approach.printed[metric] if paper else 0.0
             line |= {f"{title} paper": printed} if paper else {}
             line |= {f"{title} ours": value, f"{title} low": low, f"{title} high": high}
             line |= {f"{title} difference": value - printed} if paper else {}

@@ -279,7 +279,7 @@ class TextExtractor:
 
 # %% ../../nbs/2_method/08_extractors.ipynb #12-035
 def inception_arrays(
-    settings: InceptionWeights,
+    settings: InceptionWeights,  # how they are made
     media: list[Path],  # to fit random weights to
     source: str | Path,  # "random", or a file
 ) -> dict[str, np.ndarray]:
@@ -290,7 +290,7 @@ def inception_arrays(
 
 # %% ../../nbs/2_method/08_extractors.ipynb #12-035bx
 def soundnet_arrays(
-    settings: SoundNetWeights,
+    settings: SoundNetWeights,  # how they are made
     media: list[Path],  # to fit random weights to
     source: str | Path,  # "random", or a file
 ) -> dict[str, np.ndarray]:

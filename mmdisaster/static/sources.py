@@ -41,7 +41,7 @@ from .logmel import logmel_extractor
 from .precomputed import PrecomputedExtractor
 from .tfidf import fit_tfidf, tfidf_extractor
 from ..words.tokens import WordVectors
-from ..words.vectors import PretrainedVectors, make_vectors, save_vectors
+from ..words.vectors import PretrainedVectors, describe_vectors, make_vectors, save_vectors
 
 # %% ../../nbs/2_method/09_sources.ipynb #k-007
 class Kind(NamedTuple):
@@ -53,7 +53,7 @@ class Kind(NamedTuple):
 
 # %% ../../nbs/2_method/09_sources.ipynb #k-008
 def fit_words(
-    settings: Glove,
+    settings: Glove,  # where vectors come from
     texts: list[str],  # descriptions of the training clips
     file: Path | None,  # where vectors lie whose `source` is a name
     path: str | Path,  # .safetensors file to write
@@ -62,12 +62,13 @@ def fit_words(
     vectors = make_vectors(settings, texts, file)
     if isinstance(vectors, PretrainedVectors):
         vectors.path = Path(vectors.path).name  # not the way to it, which is one machine's
-    save_vectors(path, vectors, {"descriptions": len(texts), "part": "train"})
+    about = {"descriptions": len(texts), "part": "train", **describe_vectors(vectors)}
+    save_vectors(path, vectors, about)
     return vectors
 
 
 def precomputed_extractor(
-    source: Precomputed,
+    source: Precomputed,  # its settings
     weights: str | Path | None,  # none
     limits: Media,  # nothing is decoded
 ) -> Extractor:

@@ -73,7 +73,7 @@ def open_corpus(
 class Look(NamedTuple):
     "What was found in a corpus, and which modalities it lacks."
 
-    inspection: Inspection
+    inspection: Inspection  # clips, and all that is wrong
     absent: list[str]  # modalities that no clip has
 
 
@@ -112,4 +112,5 @@ def look_at_corpus(
             Problem(None, None, None, f"must have something of {', '.join(map(shown, reads))}, has nothing")
         )
     together = sorted([*found.problems, *problems], key=lambda problem: problem.severity != "error")
-    return Look(replace(found, problems=together), absent)
+    read = {kind: present for kind, present in found.presence.items() if kind in reads.values()}
+    return Look(replace(found, presence=read, problems=together), absent)

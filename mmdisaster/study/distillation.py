@@ -81,7 +81,6 @@ def save_distilled(
     "Write weights that `soundnet_weights` reads."
     heads = "zero: not learnt, and not on the way to the features"
     header = {
-        "modality": "audio",
         "source": "distilled",
         "training": distilled.training,
         "history": distilled.history,
