@@ -31,7 +31,7 @@ def _check(arguments: argparse.Namespace) -> int:
     given, media = arguments.max_failures, not arguments.no_media
     most = Settings().features.visual.max_failures if given is None else given
     manifest, concepts, verbose = arguments.manifest, arguments.concepts, not arguments.quiet
-    found = inspect_corpus(manifest, concepts, media, max_failures=most, verbose=verbose, given=arguments.split or "")
+    found = inspect_corpus(manifest, concepts, media, max_failures=most, verbose=verbose, given=arguments.split)
     print(format_problems(found))
     return 0 if found.can_start else 1
 

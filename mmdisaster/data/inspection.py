@@ -275,7 +275,7 @@ def _clip_seconds(table: pd.DataFrame, found: Found) -> np.ndarray:
     return np.where(np.isnan(ends) | (seconds <= 0), np.nan, seconds)
 
 # %% ../../nbs/3_data/09_inspection.ipynb #29-022
-def _manifest(path: Path, concepts: list[str] | None, given: str = "") -> tuple[pd.DataFrame, list[Problem]]:
+def _manifest(path: Path, concepts: list[str] | None, given: str | None = None) -> tuple[pd.DataFrame, list[Problem]]:
     "The manifest and its problems."
     try:
         return check_manifest(path, concepts, given=given)
@@ -299,7 +299,7 @@ def inspect_corpus(
     max_failures: float = 0.0,  # share of clips with unreadable media that a run may skip
     verbose: bool = False,  # show progress on standard error
     limits: Media = MEDIA_LIMITS,  # what decoding may take
-    given: str = "",  # table beside the manifest that says the split, `split.file`; empty: none
+    given: str | None = None,  # table beside the manifest that says the split, `split.file`; None: none
 ) -> Inspection:
     "Read a corpus quickly and list all its problems; raises nothing because of what it reads."
     path = Path(manifest)

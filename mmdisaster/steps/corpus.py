@@ -23,7 +23,7 @@ def make_corpus(
     settings: Corpus,  # section `corpus`
     root: str | Path = ".",  # folder that `settings.manifest` is relative to
     verbose: bool = False,  # show progress on standard error
-    given: str = "",  # table beside the manifest that says the split, `split.file`; empty: none
+    given: str | None = None,  # table beside the manifest that says the split, `split.file`; None: none
 ) -> Clips:
     "Simulate the embedded corpus, or take a manifest in; raises `ManifestError` with every problem found."
     folder = Path(folder)
@@ -49,7 +49,7 @@ def open_corpus(
     manifest: str | Path,  # CSV or Parquet file, one row per clip
     concepts: list[str] | None = None,  # in order; None: those of the record, of `known`, or of the labels
     known: Sequence[str] = (),  # concepts in the settings' order
-    given: str = "",  # table beside the manifest that says the split, `split.file`; empty: none
+    given: str | None = None,  # table beside the manifest that says the split, `split.file`; None: none
 ) -> tuple[Clips, dict[str, Any]]:  # clips, and the record of them
     "Read clips and what is known of them; raises `ManifestError` with every problem found."
     path = Path(manifest)

@@ -118,8 +118,8 @@ def folds_page(
     siblings = f"{share:.0%} of the test clips have a sibling, another clip of their video, among the training clips"
     legend = (
         f"Mean over {len(results)} folds ± standard deviation [{level:.0%} interval, Student's t, variance corrected "
-        f"for shared training clips]. Folds of {min(clips)} to {max(clips)} clips; {siblings}. Exact match: share of clips "
-        "whose decisions are all right; top one: share whose likeliest concept is right; with one label per clip, both "
-        "are accuracy."
+        f"for shared training clips]. Folds of {min(clips)} to {max(clips)} clips; {siblings}. Exact match: share of "
+        "clips whose decisions are all right; top one: share whose likeliest concept is right; with one label per "
+        "clip, both are accuracy."
     )
     return "\n".join([markdown_table(pd.DataFrame(lines)), legend, *([f"\n{about}"] if about else []), ""])
