@@ -51,7 +51,7 @@ def corpus(tmp_path):
         ("start", "-1", "row 3, column 'start': must be seconds from 0 up, was '-1'"),
         ("end", "soon", "row 3, column 'end': must be seconds from 0 up, was 'soon'"),
         ("end", "0", "row 3, column 'end': must lie after start (0 s), was 0.0"),
-        ("labels", "", "row 3, column 'labels': must name at least one concept, was empty"),
+        ("labels", "nan", "row 3, column 'labels': must name concepts, was 'nan'; leave the cell empty"),
         ("labels", "Flod", "was 'Flod'; did you mean 'Flood'?"),
         ("labels", "Flood|Flood", "row 3, column 'labels': must name each concept once, was 'Flood|Flood'"),
     ],

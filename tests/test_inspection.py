@@ -146,7 +146,7 @@ ERRORS = {  # kind → what to do to the manifest, what the user sees
     "decimal comma": (cell(start="1,5"), r"must be seconds from 0 up, was '1,5'"),
     "start after end": (cell(start="3", end="2"), r"row 4, column 'end': must lie after start \(3 s\), was 2.0"),
     "start is end": (cell(start="2", end="2"), r"must lie after start \(2 s\), was 2.0"),
-    "no labels": (cell(labels=""), r"row 4, column 'labels': must name at least one concept, was empty"),
+    "no labels": (cell(labels="nan"), r"row 4, column 'labels': must name concepts, was 'nan'; leave the cell empty"),
     "empty part": (cell(labels="Flood||Storm"), r"must be concepts joined by single '\|', was 'Flood\|\|Storm'"),
     "concept twice": (cell(labels="Flood|Flood"), r"must name each concept once, was 'Flood\|Flood'"),
     "misspelt concept": (cell(labels="Flod"), r"must be concepts among .*, was 'Flod'; did you mean 'Flood'\?"),
@@ -194,9 +194,14 @@ def written(media, change, name):
     return path
 
 
+def besides(inspection):
+    """Problems beside the one that all these corpora have: they are of a single video."""
+    return [problem for problem in inspection.problems if "3 videos or more" not in problem.expected]
+
+
 def test_good_input_has_no_problems(media):
     inspection = inspect_corpus(written(media, clean, "good"), CONCEPTS)
-    assert inspection.problems == [] and inspection.can_start and np.allclose(inspection.seconds, 1)
+    assert besides(inspection) == [] and inspection.can_start and np.allclose(inspection.seconds, 1)
     assert all(present.all() for present in inspection.presence.values()) and len(inspection.presence) == 3
     assert format_problems(inspection).endswith("A run can start.")
 
@@ -339,7 +344,7 @@ def test_harmless_differences(media, change):
     path = written(media, change, "harmless")
     table = read_manifest(path, CONCEPTS)
     pd.testing.assert_frame_equal(table[expected.columns], expected)
-    assert inspect_corpus(path, CONCEPTS).problems == []
+    assert besides(inspect_corpus(path, CONCEPTS)) == []
 
 
 def test_text_of_any_kind_survives(media):

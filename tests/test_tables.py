@@ -56,7 +56,7 @@ def test_labels_in_another_notation(folder, label, everywhere):
 def test_labels_that_name_nothing_or_one_thing_strangely(folder, label):
     found = table()
     found.loc[4, "labels"] = label
-    with pytest.raises(ManifestError, match="row 6, column 'labels': must (be concepts|name at least)"):
+    with pytest.raises(ManifestError, match="row 6, column 'labels': must (be concepts|name concepts)"):
         read_manifest(written(folder, found))
 
 

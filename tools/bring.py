@@ -76,7 +76,7 @@ def change_locks(before: str, after: str) -> None:
                     shutil.copyfile(source, temporary)
 
 
-def bring(manifest: Path, settings: Settings, beside: str) -> tuple[dict, Split]:
+def bring(manifest: Path, settings: Settings, beside: str | None) -> tuple[dict, Split]:
     """Params of a manifest, once it is checked, and its split; raises `SystemExit` where a run could not start."""
     check_folder(manifest.parent)
     known, kept = list(settings.corpus.concepts), settings.split
@@ -134,7 +134,7 @@ def main(arguments: list[str]) -> int:
         if arguments != ["simulated"]:
             given = Path(arguments[0]).expanduser()
             manifest = given.parent.resolve() / given.name  # the name stays: DVC may link it into its cache
-            taken, split = bring(manifest, settings, arguments[1] if arguments[1:] else "")
+            taken, split = bring(manifest, settings, arguments[1] if arguments[1:] else None)
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from ..core import atomic_path, digest_file, digest_json, load_json, save_json
-from .manifest import read_concepts, read_manifest
+from .manifest import count_concepts, read_manifest
 
 # %% ../../nbs/3_data/02_corpus.ipynb #01-062
 class Corpus(NamedTuple):
@@ -51,11 +51,12 @@ def save_corpus(
     folder: str | Path,  # to write
     manifest: str | Path,  # CSV or Parquet file, one row per clip
     concepts: list[str] | None = None,  # the concepts C, in order; None or none: those that the labels name
-    given: str = "",  # table beside the manifest that says the split; empty: its own columns, where it has them
+    given: str | None = None,  # table beside the manifest that says the split; None: its own columns, where it has them
 ) -> Corpus:
     "Take somebody's manifest in; raises `ManifestError` with every problem found."
     folder, manifest = Path(folder), Path(manifest)
-    table, concepts = read_manifest(manifest, concepts or None, given=given), concepts or read_concepts(manifest)
+    table = read_manifest(manifest, concepts or None, given=given)
+    concepts = concepts or list(count_concepts(table))
     with atomic_path(folder / "manifest.csv") as temporary:
         table.to_csv(temporary, index=False, quoting=csv.QUOTE_ALL, encoding="utf-8")  # keeps any line break
     media = Path(os.path.relpath(manifest.parent.resolve(), folder.resolve())).as_posix()

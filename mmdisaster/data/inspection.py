@@ -297,7 +297,7 @@ def find_absent(
     return [modality for modality, kind in reads.items() if kind and kind not in found]
 
 # %% ../../nbs/3_data/09_inspection.ipynb #29-022
-def _manifest(path: Path, concepts: list[str] | None, given: str = "") -> tuple[pd.DataFrame, list[Problem]]:
+def _manifest(path: Path, concepts: list[str] | None, given: str | None = None) -> tuple[pd.DataFrame, list[Problem]]:
     "The manifest and its problems."
     try:
         return check_manifest(path, concepts, given=given)
@@ -321,7 +321,7 @@ def inspect_corpus(
     max_failures: float = 0.0,  # share of clips with unreadable media that a run may skip
     verbose: bool = False,  # show progress on standard error
     limits: Media = MEDIA_LIMITS,  # what decoding may take
-    given: str = "",  # table beside the manifest that says the split, `split.file`; empty: none
+    given: str | None = None,  # table beside the manifest that says the split, `split.file`; None: none
 ) -> Inspection:
     "Read a corpus quickly and list all its problems; raises nothing because of what it reads."
     path = Path(manifest)

@@ -73,7 +73,7 @@ def _too_many(
     return [Problem(None, "labels", None, expected)]
 
 # %% ../../nbs/3_data/01_manifest.ipynb #c014h
-def _split_problems(rows: list[dict[str, Any]], given: str, folder: Path) -> list[Problem]:
+def _split_problems(rows: list[dict[str, Any]], given: str | None, folder: Path) -> list[Problem]:
     "Problems of the split that rows, or a file beside them, come with; it stands in the rows then."
     if given and (fault := media_fault(given, folder)):
         return [Problem(None, None, given, f"split.file {fault}")]
@@ -84,7 +84,7 @@ def check_manifest(
     path: str | Path,  # CSV or Parquet file
     concepts: list[str] | None = None,  # the concepts C; None: whatever the labels name
     folder: str | Path | None = None,  # what `media` is relative to; None: the manifest's folder
-    given: str = "",  # table beside the manifest that says the split, in place of its own columns; empty: none
+    given: str | None = None,  # table beside the manifest that says the split, in place of its own columns; None: none
 ) -> tuple[pd.DataFrame, list[Problem]]:  # one row per clip, broken ones too (none where there is no table); problems
     "Read a manifest and list all its problems."
     place = Path(path).parent if folder is None else Path(folder)
@@ -131,7 +131,7 @@ def read_manifest(
     path: str | Path,  # CSV or Parquet file
     concepts: list[str] | None = None,  # the concepts C, in order; None: whatever the labels name, two at least
     folder: str | Path | None = None,  # what `media` is relative to; None: the manifest's folder
-    given: str = "",  # table beside the manifest that says the split, in place of its own columns; empty: none
+    given: str | None = None,  # table beside the manifest that says the split, in place of its own columns; None: none
 ) -> pd.DataFrame:  # one row per clip; `start` and `end` are float seconds or NaN, everything else is text
     "Read and check a manifest; raises `ManifestError` with every problem found."
     table, found = check_manifest(path, concepts, folder, given)

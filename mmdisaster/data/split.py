@@ -73,6 +73,8 @@ def split_clips(
 ) -> np.ndarray:  # (clips,) one of "train", "validation", "test"
     "Split clips into training, validation and test so that concepts keep their proportions."
     check_section(SplitSettings, {"by": by, "fractions": fractions, "seed": seed}, "split_clips")
+    if by == "given":
+        raise SettingsError("split_clips", ["by must be clip or video, was 'given'; see split_given"])
     if len(Y) < FEWEST:
         raise SettingsError("split", [f"must have {FEWEST} clips or more to split three ways, had {len(Y)}"])
     if by == "clip":

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['LARGEST_SEED', 'LONGEST_NAME', 'ONE_LINE', 'MOST_MODALITIES', 'Modality', 'Modalities', 'MOST_CONCEPTS',
-           'LONGEST_CONCEPT', 'LONGEST_FOLD', 'FoldName', 'MOST_PIXELS', 'FEATURE_FILES', 'FEATURE_TABLES', 'SOURCES',
-           'AnySource', 'AnyWeights', 'MODALITIES', 'LARGEST_NETWORK', 'knob', 'Section', 'seed_knob', 'device_knob',
-           'share_knob', 'path_knob', 'different', 'Corpus', 'is_control', 'check_concepts', 'Split', 'Media', 'Source',
-           'InceptionWeights', 'SoundNetWeights', 'Glove', 'check_pixels', 'InceptionSource', 'SoundNetSource',
-           'GloveSource', 'LogMelSource', 'TfidfWeights', 'TfidfSource', 'BackboneWeights', 'BackboneSource',
-           'Precomputed', 'source_kind', 'weights_of', 'Training', 'Temporal', 'Baseline', 'Fusion', 'Evaluate',
-           'Model', 'Table2', 'Figure']
+           'LONGEST_CONCEPT', 'LONGEST_FOLD', 'FoldName', 'SplitFile', 'MOST_PIXELS', 'FEATURE_FILES', 'FEATURE_TABLES',
+           'SOURCES', 'AnySource', 'AnyWeights', 'MODALITIES', 'LARGEST_NETWORK', 'knob', 'Section', 'seed_knob',
+           'device_knob', 'share_knob', 'path_knob', 'different', 'Corpus', 'is_control', 'check_concepts', 'Split',
+           'Media', 'Source', 'InceptionWeights', 'SoundNetWeights', 'Glove', 'check_pixels', 'InceptionSource',
+           'SoundNetSource', 'GloveSource', 'LogMelSource', 'TfidfWeights', 'TfidfSource', 'BackboneWeights',
+           'BackboneSource', 'Precomputed', 'source_kind', 'weights_of', 'Training', 'Temporal', 'Baseline', 'Fusion',
+           'Evaluate', 'Model', 'Table2', 'Figure']
 
 # %% ../../nbs/7_ground/02_settings.ipynb #s-003
 import unicodedata
@@ -178,6 +178,7 @@ def check_concepts(
 LONGEST_FOLD = 50  # characters of the name of a fold
 FoldName = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$", max_length=LONGEST_FOLD,
                                 description="the name of a fold")]  # fmt: skip
+SplitFile = Annotated[str, Field(pattern=ONE_LINE, max_length=LONGEST_NAME, description="the name of a file")]
 
 # %% ../../nbs/7_ground/02_settings.ipynb #s-021
 class Split(Section):
@@ -187,8 +188,7 @@ class Split(Section):
                                                  "paper §IV-B; or video, or given")  # fmt: skip
     fractions: tuple[float, float, float] = knob((0.6, 0.2, 0.2), "of train, validation and test", "paper §IV-B")
     seed: int = seed_knob("of the order")
-    file: str = knob("", "table beside the manifest with clip_id and split or fold; empty: the manifest's own columns",
-                     pattern=f"{ONE_LINE}|^$", max_length=LONGEST_NAME)  # fmt: skip
+    file: SplitFile | None = knob(None, "table beside the manifest with clip_id and split or fold; null: the manifest's own columns")
     fold: Annotated[int, Field(ge=0, le=10**9)] | FoldName | None = knob(None, "of given folds the one that is tested; null: the first")
 
     @model_validator(mode="after")
@@ -199,7 +199,7 @@ class Split(Section):
 
     @model_validator(mode="after")
     def _is_given(self) -> Self:
-        named = [name for name in ("file", "fold") if getattr(self, name) not in ("", None)]
+        named = [name for name in ("file", "fold") if getattr(self, name) is not None]
         if named and self.by != "given" and "by" in self.model_fields_set:
             raise ValueError(f"by must be given where {named[0]} says which split is, was {self.by!r}")
         return self

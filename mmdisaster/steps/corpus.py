@@ -30,7 +30,7 @@ def make_corpus(
     settings: Corpus,  # section `corpus`
     root: str | Path = ".",  # folder that `settings.manifest` is relative to
     verbose: bool = False,  # show progress on standard error
-    given: str = "",  # table beside the manifest that says the split, `split.file`; empty: none
+    given: str | None = None,  # table beside the manifest that says the split, `split.file`; None: none
 ) -> Clips:
     "Simulate the embedded corpus, or take a manifest in; raises `ManifestError` with every problem found."
     folder = Path(folder)
@@ -56,7 +56,7 @@ def open_corpus(
     manifest: str | Path,  # CSV or Parquet file, one row per clip
     concepts: list[str] | None = None,  # in order; None: those of the record, of `known`, or of the labels
     known: Sequence[str] = (),  # concepts in the settings' order
-    given: str = "",  # table beside the manifest that says the split, `split.file`; empty: none
+    given: str | None = None,  # table beside the manifest that says the split, `split.file`; None: none
 ) -> tuple[Clips, dict[str, Any]]:  # clips, and the record of them
     "Read clips and what is known of them; raises `ManifestError` with every problem found."
     path = Path(manifest)
@@ -96,7 +96,7 @@ def look_at_corpus(
     media: bool = True,  # whether to look into media files, and into features that exist already
     max_failures: float | None = None,  # share of clips that may be unreadable; None: as settings say
     verbose: bool = False,  # show progress on standard error
-    given: str = "",  # table beside the manifest that says the split, `split.file`; empty: none
+    given: str | None = None,  # table beside the manifest that says the split, `split.file`; None: none
 ) -> Look:
     "Inspect a corpus for the modalities of settings; raises nothing because of what it reads."
     reads = {name: source.reads for name, source in settings.modalities.items()}
