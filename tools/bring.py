@@ -30,7 +30,7 @@ from mmdisaster.steps.split import choose_split, split_corpus
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = {"dvc.lock": ROOT / "dvc.lock", "audit.lock": ROOT / "audit" / "dvc.lock"}
-KEPT = ROOT / ".dvc" / "tmp" / "locks"  # those of other corpora, each in the folder of its results
+KEPT = ROOT / ".dvc" / "tmp" / "corpora"  # locks of other corpora, each in the folder of its results
 TAKEN = ["manifest", "watched", "results"]
 
 
