@@ -100,9 +100,12 @@ def _extract(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     from mmdisaster.model.training import extract_static
 
-    verbose = not arguments.quiet
-    kept, failures = extract_static(arguments.manifest, arguments.out, settings, arguments.concepts, verbose)
+    export, verbose = "" if arguments.format == "store" else arguments.format, not arguments.quiet
+    given = arguments.manifest, arguments.out, settings, arguments.concepts, verbose
+    kept, failures = extract_static(*given, export=export)
     print(f"{arguments.out}: features of {len(kept)} clips, {_left_out(len(failures), arguments.out)}")
+    if export:
+        print(f"{Path(arguments.out) / 'exported'}: the same as {export}")
     return 0
 
 # %% ../nbs/6_use/07_cli.ipynb #32-013abx
@@ -341,6 +344,9 @@ def _add_extract(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser = add("extract", _extract, "extract static features", about)
     _add_training(parser)
     parser.add_argument("--out", required=True, metavar="FOLDER", help="folder to keep features and weights in")
+    written = "also write features for other programs: npy (a file per clip), npz, parquet or hdf5 (default: store)"
+    formats = ["store", "npy", "npz", "parquet", "hdf5"]
+    parser.add_argument("--format", choices=formats, default="store", help=written)
 
 # %% ../nbs/6_use/07_cli.ipynb #32-020bx
 def _add_train(add: Callable[..., argparse.ArgumentParser]) -> None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -14,7 +15,10 @@ from conftest import ROOT, environment
 
 from mmdisaster import cli
 from mmdisaster.cli import main, read_command_line
+from mmdisaster.core import load_json
 from mmdisaster.data.clips import Clip
+from mmdisaster.data.export import NEEDS
+from mmdisaster.data.store import read_store
 from mmdisaster.model.folder import load_model
 from mmdisaster.settings.tree import Settings
 from mmdisaster.simulate.clips import SimulationSettings, simulate_corpus
@@ -302,6 +306,26 @@ def test_an_unreadable_clip_is_left_out_and_listed_unless_there_are_too_many(hom
     assert main(["extract", *work]) == 0
     assert "features of 23 clips, 1 left out" in capsys.readouterr().out
     assert "clip-009" in (tmp_path / "work/failures.csv").read_text()
+    assert main(["extract", *work, "--format", "npy"]) == main(["extract", *work, "--format", "npz"]) == 0
+    assert f"{tmp_path / 'work/exported'}: the same as npz" in capsys.readouterr().out
+    for store in (tmp_path / "work/features").glob("*-*"):
+        exported = tmp_path / "work/exported" / store.name.partition("-")[0]
+        clip_ids, found = read_store(store)
+        assert sorted(path.stem for path in exported.iterdir()) == clip_ids and "clip-009" not in clip_ids
+        with np.load(f"{exported}.npz") as archive:
+            for clip_id, steps in zip(clip_ids, found, strict=True):
+                assert np.array_equal(np.load(exported / f"{clip_id}.npy"), steps)
+                assert np.array_equal(archive[clip_id], steps) and steps.dtype == archive[clip_id].dtype
+        record = load_json(f"{exported}.json")
+        assert (record["clips"], record["format"], record["failures"][0]["clip_id"]) == (23, "npz", "clip-009")
+
+
+@pytest.mark.parametrize("kind, name", [("parquet", "pyarrow"), ("hdf5", "h5py")])
+def test_a_format_whose_library_is_not_there_is_refused_before_any_work(monkeypatch, capsys, tmp_path, kind, name):
+    monkeypatch.setitem(NEEDS, kind, f"{name}_is_not_there")
+    assert main(["extract", "corpus/manifest.csv", "--out", str(tmp_path / "work"), "--format", kind]) == 2
+    assert f"format '{kind}' needs {name}_is_not_there, which can't be imported" in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
 
 
 def test_an_interruption_is_told(monkeypatch, capsys):

@@ -27,6 +27,7 @@ from mmdisaster.core import (
     save_json,
 )
 from ..data.corpus import Corpus
+from ..data.export import check_export, export_features
 from ..data.inspection import find_absent
 from ..data.manifest import ManifestError
 from ..data.sequences import Sequences
@@ -271,13 +272,18 @@ def extract_static(
     settings: Settings | Mapping[str, Any] | str | Path | None = None,  # as `read_settings` takes them
     concepts: list[str] | None = None,  # the concepts, in order; None: see `open_corpus`
     verbose: bool = False,  # show progress on standard error
+    export: str = "",  # besides, write them in `folder`/exported as npy, npz, parquet or hdf5; empty: don't
 ) -> tuple[pd.DataFrame, dict[str, str]]:  # rows that could be read; id → reason of the others, also in failures.csv
     "Extract the static features that no split decides, such as those of frames and of sound."
     checked = read_settings(settings)
     corpus, _ = open_corpus(manifest, concepts, checked.corpus.concepts, checked.split.file)
     checked = check_training(taking_part(corpus, checked, verbose))
+    if export:
+        check_export(export, corpus.manifest["clip_id"])
     with alone(folder) as folder:
-        failed = _extract_media(corpus, folder, checked, verbose)[1]
+        sources, failed = _extract_media(corpus, folder, checked, verbose)
+        for name, source in sources.items() if export else ():
+            export_features(source.store, folder / "exported", name, export)
     return corpus.manifest[~corpus.manifest["clip_id"].isin(failed)].reset_index(drop=True), failed
 
 # %% ../../nbs/6_use/05_training.ipynb #t-042

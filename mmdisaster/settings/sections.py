@@ -395,8 +395,8 @@ class TfidfWeights(Section):
 
     source: Literal["trained"] = knob("trained", "always learnt from the training clips")
     sha256: Literal[""] = knob("", "no file is read")
-    terms: int = knob(1000, "most terms, the most frequent ones", ge=1, le=100_000)
-    words: int = knob(2, "words of the longest term: 1 for words, 2 for pairs as well", ge=1, le=5)
+    terms: int = knob(2000, "most terms, the most frequent ones", "our choice, on validation clips", ge=1, le=100_000)
+    words: int = knob(1, "words of the longest term: 1 for words, 2 for pairs as well", "likewise", ge=1, le=5)
     min_count: int = knob(2, "descriptions that a term must occur in", ge=1, le=1_000_000)
     sublinear: bool = knob(True, "1 + log of a term's count in a description in place of the count",
                            "Manning, Raghavan, Schütze 2008, 6.4.1")  # fmt: skip
