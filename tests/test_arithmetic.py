@@ -1,7 +1,8 @@
 """Each extractor's arithmetic has a version, and small inputs must give the values that are known of it.
 
-Where a test here fails, the arithmetic has changed: raise `version` of that extractor (or `MADE`, of weights that are made), so that
-features which exist already are computed again, and put the new values here. Tolerances allow for the rounding of other machines.
+Where a test here fails, the arithmetic has changed: raise `version` of that extractor (or `MADE`, of weights that are
+made), so that features which exist already are computed again, and put the new values here. Tolerances allow for the
+rounding of other machines.
 """
 
 import wave
@@ -12,7 +13,8 @@ import pytest
 from mmdisaster.media.files import MEDIA_LIMITS
 from mmdisaster.media.frames import read_frames
 from mmdisaster.media.writing import write_clip
-from mmdisaster.settings.sections import BackboneWeights, Glove, LogMelSource, TfidfWeights
+from mmdisaster.settings.extractors import BackboneWeights, LogMelSource, TfidfWeights
+from mmdisaster.settings.sections import Glove
 from mmdisaster.simulate.clips import SimulationSettings, simulate_corpus
 from mmdisaster.static.backbone import Backbone, BackboneExtractor, backbone_arrays
 from mmdisaster.static.extractors import MADE, AudioExtractor, TextExtractor, VisualExtractor
@@ -22,7 +24,11 @@ from mmdisaster.static.soundnet import RATE, SoundNetFeatures, random_soundnet
 from mmdisaster.static.tfidf import TfidfExtractor, fit_tfidf
 from mmdisaster.words.vectors import make_vectors
 
-TEXTS = ["Water on the street, rescue boats on water", "A boat rescues people from the water", "The mayor speaks of 911"]
+TEXTS = [
+    "Water on the street, rescue boats on water",
+    "A boat rescues people from the water",
+    "The mayor speaks of 911",
+]
 
 
 def summary(array):
@@ -81,7 +87,8 @@ def tfidf(clip):
 
 def backbone(clip):
     """SqueezeNet with weights by NumPy, as torch's own random numbers are those of one release."""
-    arrays = backbone_arrays(BackboneWeights(architecture="squeezenet1_1", source="random"), [clip / "clip.mp4"], "random")
+    settings = BackboneWeights(architecture="squeezenet1_1", source="random")
+    arrays = backbone_arrays(settings, [clip / "clip.mp4"], "random")
     random = np.random.default_rng(0)
     for name, array in arrays.items():
         if array.ndim == 4:
@@ -94,13 +101,52 @@ def backbone(clip):
 
 
 KNOWN = {  # extractor, or what is made, and version → `summary` of its values
-    ("word vectors", 1): [-0.0548, 0.0928, -0.0901, 0.0201, 0.051, 0.0387, -0.0004, 0.1093, -0.122, -0.0324, 0.1114, -0.1248],
+    ("word vectors", 1): [
+        -0.0548,
+        0.0928,
+        -0.0901,
+        0.0201,
+        0.051,
+        0.0387,
+        -0.0004,
+        0.1093,
+        -0.122,
+        -0.0324,
+        0.1114,
+        -0.1248,
+    ],
     ("backbone", 1): [0.9662, 1.2014, 0.0, 0.8767, 1.1021, 0.0, 0.4126, 0.5075, 0.0, 0.3782, 0.4695, 0.0],
     ("inception", 1): [2.044, 1.0462, 3.4838, 2.0167, 1.0328, 2.058, 3.0234, 3.9356, 0.4606, 2.9022, 3.5959, 1.8041],
-    ("logmel", 1): [-68.064, 13.7197, -76.7514, -30.4872, 83.4737, -81.3116, 17.3291, 14.5989, 9.5789, 13.9085, 17.412, 1.6702],
+    ("logmel", 1): [
+        -68.064,
+        13.7197,
+        -76.7514,
+        -30.4872,
+        83.4737,
+        -81.3116,
+        17.3291,
+        14.5989,
+        9.5789,
+        13.9085,
+        17.412,
+        1.6702,
+    ],
     ("soundnet", 1): [2.0375, 0.8185, 1.2249, 1.944, 0.8415, 3.1537, 2.3084, 2.1766, 2.0049, 2.4098, 2.8972, 0.0282],
     ("tfidf", 1): [0.1173, 0.1399, 0.0, 0.1095, 0.1461, 0.0, 0.0991, 0.1533, 0.3461, 0.0471, 0.1764, 0.7071],
-    ("vectors", 1): [0.0355, 0.1016, -0.0714, 0.0117, 0.0977, -0.1157, 0.0034, 0.1278, -0.0634, -0.0009, 0.0883, 0.0242],
+    ("vectors", 1): [
+        0.0355,
+        0.1016,
+        -0.0714,
+        0.0117,
+        0.0977,
+        -0.1157,
+        0.0034,
+        0.1278,
+        -0.0634,
+        -0.0009,
+        0.0883,
+        0.0242,
+    ],
     ("clip", 1): [68.0435, 25.391, 36.0, 89.6371, 22.2736, 80.0, 57.1652, 20.2827, 25.0, 61.4427, 18.1988, 62.0],
 }
 

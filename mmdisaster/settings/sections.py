@@ -6,14 +6,13 @@
 __all__ = ['LARGEST_SEED', 'LONGEST_NAME', 'ONE_LINE', 'Modality', 'Modalities', 'MOST_CONCEPTS', 'LONGEST_CONCEPT',
            'MOST_PIXELS', 'LARGEST_NETWORK', 'knob', 'Section', 'seed_knob', 'device_knob', 'share_knob', 'path_knob',
            'different', 'Corpus', 'is_control', 'check_concepts', 'Split', 'Media', 'VisualWeights', 'AudioWeights',
-           'Weights', 'Glove', 'check_pixels', 'LogMelSource', 'TfidfWeights', 'TfidfSource', 'BackboneWeights',
-           'BackboneSource', 'VisualFeatures', 'AudioFeatures', 'TextFeatures', 'Features', 'Training', 'Temporal',
-           'Baseline', 'Fusion', 'Evaluate', 'Model', 'Table2', 'Figure']
+           'Weights', 'Glove', 'check_pixels', 'VisualFeatures', 'AudioFeatures', 'TextFeatures', 'Features',
+           'Training', 'Temporal', 'Baseline', 'Fusion', 'Evaluate', 'Model', 'Table2', 'Figure']
 
 # %% ../../nbs/7_ground/02_settings.ipynb #s-003
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -251,99 +250,6 @@ def check_pixels(
     if frames * size**2 > most:
         where = "" if most == MOST_PIXELS["gpu"] else "; where device names a graphics card, more are allowed"
         raise ValueError(f"{named} make {frames * size**2:,} pixels computed together, must be {most:,} at most{where}")
-
-# %% ../../nbs/7_ground/02_settings.ipynb #L-002
-class LogMelSource(Section):
-    "Sound as log-mel energies and cepstral coefficients, averaged over short pieces."
-
-    title: ClassVar[str] = "log-mel"
-    reads: ClassVar[str] = "sound"
-    drawn: ClassVar[tuple[str, str]] = ("sound", "log-mel, MFCC")
-    fitted: ClassVar[bool] = False
-
-    extractor: Literal["logmel"] = knob("logmel", "which extractor")
-    bands: int = knob(64, "mel bands", "our choice, as is usual for sounds of the environment", ge=8, le=512)
-    coefficients: int = knob(20, "cepstral coefficients (MFCC), and as many deltas; 0: none", "librosa's default", ge=0, le=128)
-    window: int = knob(2048, "samples per frame, of 22,050 a second", "librosa's default: 93 ms", ge=256, le=16_384)
-    hop: int = knob(512, "samples from frame to frame", "librosa's default: 23 ms", ge=64, le=16_384)
-    pool: int = knob(43, "frames per step, of which mean and deviation are taken", "our choice: a second", ge=1, le=10_000)
-    max_failures: float = share_knob(0.05, "share of clips that may be unreadable; they are left out and listed")
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.coefficients > self.bands:
-            raise ValueError(f"coefficients must be at most bands ({self.bands}), was {self.coefficients}")
-        if self.hop > self.window:
-            raise ValueError(f"hop must be at most window ({self.window}), was {self.hop}")
-        return self
-
-# %% ../../nbs/7_ground/02_settings.ipynb #L-004
-class TfidfWeights(Section):
-    "Terms and their weights, learnt from the descriptions of the training clips."
-
-    network: ClassVar[str] = "tfidf"
-    made: ClassVar[tuple[str, ...]] = ("trained",)
-
-    source: Literal["trained"] = knob("trained", "always learnt from the training clips")
-    sha256: Literal[""] = knob("", "no file is read")
-    terms: int = knob(2000, "most terms, the most frequent ones", "our choice, on validation clips", ge=1, le=100_000)
-    words: int = knob(1, "words of the longest term: 1 for words, 2 for pairs as well", "likewise", ge=1, le=5)
-    min_count: int = knob(2, "descriptions that a term must occur in", ge=1, le=1_000_000)
-    sublinear: bool = knob(True, "1 + log of a term's count in a description in place of the count",
-                           "Manning, Raghavan, Schütze 2008, 6.4.1")  # fmt: skip
-
-# %% ../../nbs/7_ground/02_settings.ipynb #L-005
-class TfidfSource(Section):
-    "Descriptions as the weights of their terms (TF-IDF), one step per clip."
-
-    title: ClassVar[str] = "TF-IDF"
-    reads: ClassVar[str] = "text"
-    drawn: ClassVar[tuple[str, str]] = ("description", "TF-IDF")
-    fitted: ClassVar[bool] = True
-
-    extractor: Literal["tfidf"] = knob("tfidf", "which extractor")
-    weights: TfidfWeights = TfidfWeights()
-
-# %% ../../nbs/7_ground/02_settings.ipynb #L-007
-class BackboneWeights(Section):
-    "Which of torchvision's networks for classification, and its weights."
-
-    network: ClassVar[str] = "backbone"
-    made: ClassVar[tuple[str, ...]] = ("random", "published")
-
-    architecture: str = knob("mobilenet_v3_small", "its name in torchvision.models, such as resnet50 or vit_b_16",
-                             "our choice: the smallest of the usual ones", pattern="^[a-z][a-z0-9_]*$", max_length=50)  # fmt: skip
-    source: str = path_knob("published", "published, random, or a file", "our choice: networks that know no picture say little")
-    sha256: str = knob("", "SHA-256 of that file, 64 hexadecimal digits; empty: others need none", pattern="^([0-9a-f]{64})?$")
-    version: str = knob("DEFAULT", "of published weights: a name of torchvision's enumeration, such as IMAGENET1K_V1",
-                        "torchvision's best", pattern="^[A-Za-z0-9_]+$", max_length=50)  # fmt: skip
-    frames: int = knob(8, "frames per calibration clip of random weights", ge=1, le=1000)
-    size: int = knob(224, "height and width of those frames in pixels", ge=32, le=2048)
-    seed: int = seed_knob("of random weights")
-
-# %% ../../nbs/7_ground/02_settings.ipynb #L-008
-class BackboneSource(Section):
-    "Frames through one of torchvision's networks, up to its last layer."
-
-    title: ClassVar[str] = "torchvision"
-    reads: ClassVar[str] = "pictures"
-    drawn: ClassVar[tuple[str, str]] = ("frames", "torchvision")
-    fitted: ClassVar[bool] = False
-
-    extractor: Literal["backbone"] = knob("backbone", "which extractor")
-    frames: int = knob(8, "frames per clip", "our choice: as with Inception-V3 at laptop scale", ge=1, le=10_000)
-    size: int = knob(224, "height and width in pixels", "most networks' own size", ge=32, le=2048)
-    batch_size: int = knob(32, "frames computed together", ge=1, le=10_000)
-    device: str = device_knob()
-    max_failures: float = share_knob(0.05, "share of clips that may be unreadable; they are left out and listed")
-    weights: BackboneWeights = BackboneWeights()
-
-    @model_validator(mode="after")
-    def _fits_memory(self) -> Self:
-        together = max(self.frames, self.batch_size)
-        check_pixels(f"frames ({self.frames}), batch_size ({self.batch_size}) and size ({self.size})", together, self.size,
-                     self.device)  # fmt: skip
-        return self
 
 # %% ../../nbs/7_ground/02_settings.ipynb #s-032
 class VisualFeatures(Section):
