@@ -1,7 +1,8 @@
 """Each extractor's arithmetic has a version, and small inputs must give the values that are known of it.
 
-Where a test here fails, the arithmetic has changed: raise `version` of that extractor (or `MADE`, of weights that are made), so that
-features which exist already are computed again, and put the new values here. Tolerances allow for the rounding of other machines.
+Where a test here fails, the arithmetic has changed: raise `version` of that extractor (or `MADE`, of weights that are
+made), so that features which exist already are computed again, and put the new values here. Tolerances allow for the
+rounding of other machines.
 """
 
 import wave
@@ -12,7 +13,7 @@ import pytest
 from mmdisaster.media.files import MEDIA_LIMITS
 from mmdisaster.media.frames import read_frames
 from mmdisaster.media.writing import write_clip
-from mmdisaster.settings.sections import BackboneWeights, Glove, LogMelSource, TfidfWeights
+from mmdisaster.settings.sources import BackboneWeights, Glove, LogMelSource, TfidfWeights
 from mmdisaster.simulate.clips import SimulationSettings, simulate_corpus
 from mmdisaster.static.backbone import Backbone, BackboneExtractor, backbone_arrays
 from mmdisaster.static.extractors import MADE, AudioExtractor, TextExtractor, VisualExtractor
@@ -85,9 +86,8 @@ def tfidf(clip):
 
 def backbone(clip):
     """SqueezeNet with weights by NumPy, as torch's own random numbers are those of one release."""
-    arrays = backbone_arrays(
-        BackboneWeights(architecture="squeezenet1_1", source="random"), [clip / "clip.mp4"], "random"
-    )
+    settings = BackboneWeights(architecture="squeezenet1_1", source="random")
+    arrays = backbone_arrays(settings, [clip / "clip.mp4"], "random")
     random = np.random.default_rng(0)
     for name, array in arrays.items():
         if array.ndim == 4:

@@ -13,7 +13,7 @@ import pytest
 from letters import Letters
 
 from mmdisaster.data.store import load_index, read_store
-from mmdisaster.settings.sections import Glove
+from mmdisaster.settings.sources import Glove
 from mmdisaster.static import extraction
 from mmdisaster.static.extraction import ExtractionError, extract
 from mmdisaster.static.extractors import TextExtractor

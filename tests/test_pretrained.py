@@ -25,7 +25,7 @@ from filelock import FileLock
 from gensim.models import KeyedVectors, Word2Vec
 from torch.nn import functional as F
 
-from mmdisaster.settings.sections import Glove
+from mmdisaster.settings.sources import Glove
 from mmdisaster.static.inception import InceptionV3, inception_weights, torchvision_models
 from mmdisaster.static.soundnet import SoundNet, SoundNetFeatures, soundnet_weights
 from mmdisaster.weights import download

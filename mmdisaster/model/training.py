@@ -39,7 +39,7 @@ from ..evaluation.metrics import score_row
 from .prediction import Model, make_model
 from ..runs import alone, scratch_folder
 from ..settings.reading import SettingsError, read_settings, with_changes
-from ..settings.sections import AnySource, GloveSource, Precomputed, weights_of
+from ..settings.sources import AnySource, GloveSource, Precomputed, weights_of
 from ..settings.tree import Settings
 from ..simulate.clips import simulation_of
 from ..static.extraction import ExtractionError, Report, store_name, write_failures

@@ -9,7 +9,7 @@ __all__ = ['describe_run', 'split_note']
 from collections.abc import Mapping
 
 from ..data.split import sibling_words
-from ..settings.sections import MODALITIES, SOURCES
+from ..settings.sources import MODALITIES, SOURCES
 
 # %% ../../nbs/4_experiment/05_provenance.ipynb #18-021
 def _network_words(name: str, weights: Mapping) -> str:

@@ -24,7 +24,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 from ruamel.yaml.reader import ReaderError
 
-from .sections import SOURCES, Section, source_kind
+from .sections import Section
+from .sources import SOURCES, source_kind
 from .tree import Settings
 
 SectionType = TypeVar("SectionType", bound=Section)

@@ -26,15 +26,12 @@ from mmdisaster.settings.audits import (
     Variants,
 )
 from mmdisaster.settings.sections import (
-    MODALITIES,
     MOST_MODALITIES,
-    AnySource,
     Baseline,
     Corpus,
     Evaluate,
     Figure,
     Fusion,
-    InceptionSource,
     Media,
     Modality,
     Model,
@@ -42,10 +39,9 @@ from mmdisaster.settings.sections import (
     Split,
     Table2,
     Temporal,
-    check_pixels,
     knob,
-    source_kind,
 )
+from .sources import MODALITIES, AnySource, InceptionSource, check_pixels, source_kind
 
 # %% ../../nbs/7_ground/04_tree.ipynb #k-002
 Sources = Annotated[dict[Modality, AnySource], Field(min_length=1, max_length=MOST_MODALITIES)]

@@ -16,7 +16,8 @@ from torch import nn
 from ..core import digest_arrays, load_arrays, one_of
 from ..devices import pick_device, torch_stream
 from ..media.frames import read_frames
-from ..settings.sections import BackboneSource, BackboneWeights, Media
+from ..settings.sections import Media
+from ..settings.sources import BackboneSource, BackboneWeights
 from .extraction import Extractor
 from .extractors import VisualExtractor, fingerprint
 from .inception import torchvision_models
@@ -29,7 +30,7 @@ CLASSES = 1000  # of ImageNet
 
 
 def last_layer(
-    network: nn.Module,
+    network: nn.Module,  # for classification
 ) -> str:  # its name
     "The layer that gives the classes' scores."
     named = reversed([*network.named_modules()])

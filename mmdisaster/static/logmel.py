@@ -18,7 +18,8 @@ import numpy as np
 
 from ..media.files import MEDIA_LIMITS, MissingTrack
 from ..media.sound import sound_seconds
-from ..settings.sections import LogMelSource, Media
+from ..settings.sections import Media
+from ..settings.sources import LogMelSource
 from .extraction import Extractor, Row
 from .extractors import OfMedia, fingerprint, sound_part, sound_samples
 from .soundnet import LONG, RATE

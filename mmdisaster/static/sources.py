@@ -14,14 +14,14 @@ import pandas as pd
 
 from ..core import digest_file, digest_json, save_arrays
 from ..media.files import MEDIA_LIMITS
-from mmdisaster.settings.sections import (
+from ..settings.sections import Media
+from mmdisaster.settings.sources import (
     AnySource,
     BackboneSource,
     Glove,
     GloveSource,
     InceptionSource,
     LogMelSource,
-    Media,
     Precomputed,
     SoundNetSource,
     Source,

@@ -14,7 +14,8 @@ import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ..core import digest_arrays, digest_json, load_arrays, load_provenance, save_arrays
-from ..settings.sections import Media, TfidfSource, TfidfWeights
+from ..settings.sections import Media
+from ..settings.sources import TfidfSource, TfidfWeights
 from .extraction import Extractor, Row
 from .extractors import fingerprint
 

@@ -17,8 +17,9 @@ from ..data.split import PARTS, shared_videos
 from ..data.split import Split as Parts
 from ..data.store import load_index
 from ..evaluation.rows import evaluate
-from ..settings.sections import AnySource, Evaluate, weights_of
+from ..settings.sections import Evaluate
 from ..settings.sections import Split as SplitSettings
+from ..settings.sources import AnySource, weights_of
 
 # %% ../../nbs/4_experiment/18_evaluation.ipynb #h-003c
 def drawn_units(

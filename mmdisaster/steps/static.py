@@ -16,7 +16,8 @@ from ..core import save_arrays
 from ..data.sequences import Sequences, concatenate
 from ..data.store import STORED
 from ..media.files import MEDIA_LIMITS
-from ..settings.sections import AnySource, Media, Precomputed, weights_of
+from ..settings.sections import Media
+from ..settings.sources import AnySource, Precomputed, weights_of
 from ..static.extraction import Report, extract
 from ..static.precomputed import check_features
 from ..static.sources import make_extractor, make_weights
