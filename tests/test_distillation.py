@@ -13,7 +13,7 @@ from mmdisaster.core import load_provenance
 from mmdisaster.data.sequences import Sequences
 from mmdisaster.media.sound import read_waveform
 from mmdisaster.settings.audits import Distillation
-from mmdisaster.settings.sections import SoundNetSource, SoundNetWeights
+from mmdisaster.settings.sources import SoundNetSource, SoundNetWeights
 from mmdisaster.static.soundnet import HEADS, RATE, SoundNetFeatures, random_soundnet, soundnet_weights
 from mmdisaster.static.sources import make_weights
 from mmdisaster.study import distillation

@@ -18,7 +18,7 @@ from mmdisaster.media.files import MediaError
 from mmdisaster.media.frames import read_frames
 from mmdisaster.media.sound import read_waveform
 from mmdisaster.media.writing import write_clip
-from mmdisaster.settings.sections import Glove
+from mmdisaster.settings.sources import Glove
 from mmdisaster.static.extraction import ExtractionError, extract, write_failures
 from mmdisaster.words.vectors import make_vectors
 

@@ -20,7 +20,7 @@ from conftest import ROOT
 from safetensors.numpy import save
 
 from mmdisaster.core import load_arrays, load_provenance, save_arrays
-from mmdisaster.settings.sections import Glove
+from mmdisaster.settings.sources import Glove
 from mmdisaster.static.networks import check_arrays, read_weights
 from mmdisaster.temporal.classifiers import DenseClassifier, load_classifier, save_classifier
 from mmdisaster.words.pickles import RefusedPickle, unpickle_arrays

@@ -23,7 +23,7 @@ from pydantic.fields import FieldInfo
 from mmdisaster.core import digest_json
 from mmdisaster.settings import Settings, SettingsError, read_settings
 from mmdisaster.settings.reading import merged, read_values
-from mmdisaster.settings.sections import MODALITIES
+from mmdisaster.settings.sources import MODALITIES
 
 TINY = {
     "corpus": {"clips": 24, "videos": 12, "calibration_clips": 4},

@@ -40,7 +40,7 @@ from stages import matrices  # noqa: E402
 from mmdisaster.core import atomic_path  # noqa: E402
 from mmdisaster.settings import Settings  # noqa: E402
 from mmdisaster.settings.reading import SettingsError, read_settings, read_values  # noqa: E402
-from mmdisaster.settings.sections import InceptionSource, SoundNetSource, weights_of  # noqa: E402
+from mmdisaster.settings.sources import InceptionSource, SoundNetSource, weights_of  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ROOT / "nbs" / "stages"

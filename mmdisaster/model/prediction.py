@@ -24,7 +24,7 @@ from ..data.sequences import Sequences
 from ..data.store import read_store
 from ..fusion.algorithm1 import Algorithm1, join_features
 from ..runs import temporary_folder
-from ..settings.sections import weights_of
+from ..settings.sources import weights_of
 from ..settings.tree import Settings
 from ..static.extraction import Extractor, extract
 from ..static.sources import make_extractor

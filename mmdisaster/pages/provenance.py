@@ -8,7 +8,7 @@ __all__ = ['describe_run']
 # %% ../../nbs/4_experiment/05_provenance.ipynb #18-004
 from collections.abc import Mapping
 
-from ..settings.sections import MODALITIES, SOURCES
+from ..settings.sources import MODALITIES, SOURCES
 
 # %% ../../nbs/4_experiment/05_provenance.ipynb #18-021
 def _network_words(name: str, weights: Mapping) -> str:

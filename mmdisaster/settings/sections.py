@@ -4,21 +4,17 @@
 
 # %% auto #0
 __all__ = ['LARGEST_SEED', 'LONGEST_NAME', 'ONE_LINE', 'MOST_MODALITIES', 'Modality', 'Modalities', 'MOST_CONCEPTS',
-           'LONGEST_CONCEPT', 'MOST_PIXELS', 'FEATURE_FILES', 'FEATURE_TABLES', 'SOURCES', 'AnySource', 'AnyWeights',
-           'MODALITIES', 'LARGEST_NETWORK', 'knob', 'Section', 'seed_knob', 'device_knob', 'share_knob', 'path_knob',
-           'different', 'Corpus', 'is_control', 'check_concepts', 'Split', 'Media', 'Source', 'InceptionWeights',
-           'SoundNetWeights', 'Glove', 'check_pixels', 'InceptionSource', 'SoundNetSource', 'GloveSource',
-           'Precomputed', 'source_kind', 'weights_of', 'Training', 'Temporal', 'Baseline', 'Fusion', 'Evaluate',
-           'Model', 'Table2', 'Figure']
+           'LONGEST_CONCEPT', 'LARGEST_NETWORK', 'knob', 'Section', 'seed_knob', 'device_knob', 'share_knob',
+           'path_knob', 'different', 'Corpus', 'is_control', 'check_concepts', 'Split', 'Media', 'Training', 'Temporal',
+           'Baseline', 'Fusion', 'Evaluate', 'Model', 'Table2', 'Figure']
 
 # %% ../../nbs/7_ground/02_settings.ipynb #s-003
 import unicodedata
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from ..paper.tables import ORDER, PAPER_TABLE_ONE, RESERVED
 
@@ -195,216 +191,6 @@ class Media(Section):
     packets: int = knob(10_000_000, "packets in a file", "our choice: a day of video and sound has 6 million", ge=1, le=10**9)
     seconds: float = knob(60.0, "seconds of processor time for one reading", "our choice", gt=0, le=86_400)
     memory: int = knob(2**30, "bytes of the frames or the sound read at once", "our choice: sound of 3 hours", ge=1, le=2**40)
-
-# %% ../../nbs/7_ground/02_settings.ipynb #k-007
-class Source(Section):
-    "Where the static features of a modality come from."
-
-    title: ClassVar[str] = ""  # in notes and tables
-    reads: ClassVar[str] = ""  # what a clip must have for it: pictures, sound or text; empty: a file of features
-    drawn: ClassVar[tuple[str, str]] = ("features", "given")  # first and second box in Figure 1
-    fitted: ClassVar[bool] = False  # whether weights are learnt from the descriptions of the training clips
-
-    def changed(
-        self,
-        device: str | None = None,  # where its network computes; None, and where it has none: as it is
-        **weights: Any,  # settings of its weights
-    ) -> Self:  # a copy
-        "The same source on another device, or with other weights; of what it doesn't have, nothing changes."
-        own, fields = getattr(self, "weights", None), type(self).model_fields
-        known = {name: value for name, value in weights.items() if own and name in type(own).model_fields}
-        update: dict[str, Any] = {"device": device} if device and "device" in fields else {}
-        return self.model_copy(update=update | ({"weights": own.model_copy(update=known)} if own and known else {}))
-
-# %% ../../nbs/7_ground/02_settings.ipynb #s-025
-class InceptionWeights(Section):
-    "Weights of Inception-V3."
-
-    network: ClassVar[str] = "inception"  # whose weights they are, among published ones
-    made: ClassVar[tuple[str, ...]] = ("random",)  # sources that need no file
-
-    source: str = path_knob("random", "random, imagenet, or a file",
-                            "our choice at laptop scale: nothing to download; paper §III-A: imagenet. Or a file")  # fmt: skip
-    sha256: str = knob("", "SHA-256 of that file, 64 hexadecimal digits; empty: random and known weights need none", pattern="^([0-9a-f]{64})?$")
-    frames: int = knob(8, "frames per calibration clip", ge=1, le=1000)
-    size: int = knob(107, "height and width of those frames in pixels", "our choice: as the size of the clips' frames", ge=75, le=2048)
-    shift: float = knob(2.0, "β of the batch norms of random weights", ge=-100, le=100)
-    seed: int = seed_knob("of random weights")
-
-# %% ../../nbs/7_ground/02_settings.ipynb #s-026
-class SoundNetWeights(Section):
-    "Weights of SoundNet."
-
-    network: ClassVar[str] = "soundnet"  # whose weights they are, among published ones
-    made: ClassVar[tuple[str, ...]] = ("random", "distilled")  # sources that need no file
-
-    source: str = path_knob("random", "random, soundnet, distilled, or a file",
-                            "our choice at laptop scale; paper §III-A: soundnet. Or distilled (`make distillation`), or a file")  # fmt: skip
-    sha256: str = knob("", "SHA-256 of that file, or of distilled weights, 64 hexadecimal digits; empty: others need none",
-                       pattern="^([0-9a-f]{64})?$")  # fmt: skip
-    shift: float = knob(2.0, "β of the batch norms of random weights", "our choice: likewise", ge=-100, le=100)
-    seed: int = seed_knob("of random weights")
-
-# %% ../../nbs/7_ground/02_settings.ipynb #s-029
-class Glove(Section):
-    "Word vectors."
-
-    network: ClassVar[str] = "glove"  # whose weights they are, among published ones
-    made: ClassVar[tuple[str, ...]] = ("trained",)  # sources that need no file
-
-    source: str = path_knob("trained", "trained, glove-wiki-gigaword-300 and the like, or a file",
-                            "our choice at laptop scale; paper §III-A: pretrained, such as glove-wiki-gigaword-300. Or a file")  # fmt: skip
-    sha256: str = knob("", "SHA-256 of that file, 64 hexadecimal digits; empty: trained and known vectors need none", pattern="^([0-9a-f]{64})?$")
-    dim: int = knob(50, "values per word", "our choice: a few hundred descriptions carry no more", ge=1, le=4096)
-    window: int = knob(10, "largest distance in words that counts as near", "Pennington et al. 2014", ge=1, le=1000)
-    min_count: int = knob(2, "how often a word must occur", "our choice: a word seen once has hardly a neighbourhood",
-                          ge=1, le=1_000_000)  # fmt: skip
-    x_max: float = knob(10.0, "X_max: how often a pair must be seen to weigh fully",
-                        "our choice: 100 is for billions of words", ge=0.001, le=1e9)  # fmt: skip
-    alpha: float = knob(0.75, "α of a pair's weight", "Pennington et al. 2014; paper §III-A leaves it open", ge=0, le=10)
-    epochs: int = knob(50, "steps of AdaGrad", ge=0, le=10_000)
-    learning_rate: float = knob(0.05, "η of AdaGrad; from 1 on, vectors grow without bound", "Pennington et al. 2014",
-                                gt=0, le=1)  # fmt: skip
-    shared: bool = knob(False, "one vector and bias for both words of a pair", "our choice: see the register")
-    stop_words: Literal["news", "gensim", "none"] = knob("news", "which list of stop words is left out",
-                                                         "our choice: gensim's, but for fire and cry")  # fmt: skip
-    numbers: bool = knob(False, "keep words without a letter, such as 911")
-    restrict: bool = knob(False, "of a file, keep only the words of the training descriptions",
-                          "our choice: new descriptions have other words")  # fmt: skip
-    limit: int | None = knob(None, "of a file, read only so many words from the top; null: all", ge=1, le=2**31 - 1)
-    malformed: Literal["error", "skip"] = knob("error", "what to do with wrong lines of a file")
-    seed: int = seed_knob("of the starting vectors")
-
-# %% ../../nbs/7_ground/02_settings.ipynb #s-031c
-MOST_PIXELS = {"cpu": 10_000_000, "gpu": 100_000_000}  # computed together: 1.6 GB a core, or 16 GB of a graphics card
-
-
-def check_pixels(
-    named: str,  # the settings that decide it, in words
-    frames: int,  # computed together
-    size: int,  # height and width in pixels
-    device: str = "cpu",  # where; auto counts as the CPU
-) -> None:
-    "Raise `ValueError` where frames would take more memory than a machine is likely to have."
-    most = MOST_PIXELS["gpu" if device.startswith(("cuda", "mps")) else "cpu"]
-    if frames * size**2 > most:
-        where = "" if most == MOST_PIXELS["gpu"] else "; where device names a graphics card, more are allowed"
-        raise ValueError(f"{named} make {frames * size**2:,} pixels computed together, must be {most:,} at most{where}")
-
-# %% ../../nbs/7_ground/02_settings.ipynb #s-032
-class InceptionSource(Source):
-    "Frames through Inception-V3."
-
-    title: ClassVar[str] = "Inception-V3"
-    reads: ClassVar[str] = "pictures"
-    drawn: ClassVar[tuple[str, str]] = ("frames", "Inception-V3")
-
-    extractor: Literal["inception"] = knob("inception", "which extractor", "paper §III-A")
-    frames: int = knob(8, "frames per clip", "paper §III-A: 40; lowered at laptop scale", ge=1, le=10_000)
-    size: int = knob(107, "height and width in pixels",
-                     "Inception-V3's own size is 299; lowered at laptop scale", ge=75, le=2048)  # fmt: skip
-    batch_size: int = knob(32, "frames computed together", "our choice: fastest on two cores", ge=1, le=10_000)
-    device: str = device_knob()
-    precision: Literal["float32", "float16"] = knob(
-        "float32", "of the network", "our choice; float16 is for graphics cards; it moves features by about a hundredth"
-    )
-    max_failures: float = share_knob(0.05, "share of clips that may be unreadable; they are left out and listed")
-    weights: InceptionWeights = InceptionWeights()
-
-    @model_validator(mode="after")
-    def _fits_memory(self) -> Self:
-        together = max(self.frames, self.batch_size)
-        check_pixels(f"frames ({self.frames}), batch_size ({self.batch_size}) and size ({self.size})", together, self.size,
-                     self.device)  # fmt: skip
-        return self
-
-# %% ../../nbs/7_ground/02_settings.ipynb #s-033
-class SoundNetSource(Source):
-    "All of a clip's sound through SoundNet, at conv7's own rate."
-
-    title: ClassVar[str] = "SoundNet"
-    reads: ClassVar[str] = "sound"
-    drawn: ClassVar[tuple[str, str]] = ("sound", "SoundNet conv7")
-
-    extractor: Literal["soundnet"] = knob("soundnet", "which extractor", "paper §III-A")
-    device: str = device_knob()
-    max_failures: float = share_knob(0.05, "share of clips that may be unreadable; they are left out and listed")
-    weights: SoundNetWeights = SoundNetWeights()
-
-# %% ../../nbs/7_ground/02_settings.ipynb #s-034
-class GloveSource(Source):
-    "Descriptions through word vectors."
-
-    title: ClassVar[str] = "GloVe"
-    reads: ClassVar[str] = "text"
-    drawn: ClassVar[tuple[str, str]] = ("description", "GloVe")
-    fitted: ClassVar[bool] = True
-
-    extractor: Literal["glove"] = knob("glove", "which extractor", "paper §III-A")
-    max_positions: int = knob(1000, "most words per description", 'paper §IV-B, our reading of "1000"', ge=1, le=1_000_000)
-    weights: Glove = Glove()
-
-# %% ../../nbs/7_ground/02_settings.ipynb #k-009
-FEATURE_FILES = (".npy", ".npz", ".safetensors", ".h5", ".hdf5")  # one per clip
-FEATURE_TABLES = (".csv", ".parquet", ".pkl", ".pickle")  # of all clips
-
-
-class Precomputed(Source):
-    "Features that exist already."
-
-    features: str = knob(..., "files relative to the manifest, such as features/{clip_id}.npy; or one table of all clips",
-                         "with # and the name of an array behind a pickle of MMSA-FET", pattern=ONE_LINE, max_length=LONGEST_NAME)  # fmt: skip
-    max_missing: float = share_knob(0.0, "share of clips that may be without; zeros stand in for them")
-
-    @model_validator(mode="after")
-    def _names_files(self) -> Self:
-        suffix = PurePosixPath(self.features.partition("#")[0]).suffix.lower()
-        named = "{clip_id}" in self.features or "{stem}" in self.features
-        if suffix not in (FEATURE_FILES if named else FEATURE_TABLES):
-            files, tables = ", ".join(FEATURE_FILES), ", ".join(FEATURE_TABLES)
-            expected = f"{files} with {{clip_id}} or {{stem}} in its name, or {tables} without"
-            raise ValueError(f"features must be {expected}, was {self.features!r}")
-        return self
-
-# %% ../../nbs/7_ground/02_settings.ipynb #k-012
-SOURCES: dict[str, type[Source]] = {  # value of `extractor`, or "features" → section
-    "inception": InceptionSource,
-    "soundnet": SoundNetSource,
-    "glove": GloveSource,
-    "features": Precomputed,
-}
-
-
-def source_kind(
-    source: Any,  # a section, or its values
-) -> str | None:  # a key of `SOURCES`, or what stands in its place
-    "Which kind of source something is."
-    if isinstance(source, Source):
-        return str(getattr(source, "extractor", "features"))
-    if not isinstance(source, Mapping):
-        return None
-    kind = "features" if "features" in source else source.get("extractor")
-    return kind if isinstance(kind, str) else None
-
-# %% ../../nbs/7_ground/02_settings.ipynb #k-013
-AnySource = Annotated[
-    Annotated[InceptionSource, Tag("inception")]
-    | Annotated[SoundNetSource, Tag("soundnet")]
-    | Annotated[GloveSource, Tag("glove")]
-    | Annotated[Precomputed, Tag("features")],
-    Discriminator(source_kind),
-]
-AnyWeights = InceptionWeights | SoundNetWeights | Glove
-
-
-def weights_of(
-    source: Source,  # of a modality
-) -> AnyWeights | None:
-    "The weights of a source; None where it has none."
-    return getattr(source, "weights", None)
-
-# %% ../../nbs/7_ground/02_settings.ipynb #k-016
-MODALITIES: dict[str, AnySource] = {"visual": InceptionSource(), "audio": SoundNetSource(), "text": GloveSource()}
 
 # %% ../../nbs/7_ground/02_settings.ipynb #s-038
 class Training(Section):

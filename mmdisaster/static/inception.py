@@ -17,7 +17,7 @@ from torch import nn
 
 from ..core import digest_arrays
 from ..devices import pick_device
-from ..settings.sections import InceptionSource, InceptionWeights
+from ..settings.sources import InceptionSource, InceptionWeights
 from mmdisaster.static.networks import (
     calibrate,
     check_arrays,

@@ -21,7 +21,7 @@ from ..core import digest_file, load_arrays
 from ..data.manifest import ManifestError
 from ..data.store import STORED
 from ..data.tables import Problem
-from ..settings.sections import Precomputed
+from ..settings.sources import Precomputed
 from .extraction import Row
 from ..words.pickles import unpickle_arrays
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from ..core import digest_arrays
 from ..devices import pick_device
-from ..settings.sections import SoundNetSource, SoundNetWeights
+from ..settings.sources import SoundNetSource, SoundNetWeights
 from mmdisaster.static.networks import (
     calibrate,
     check_arrays,

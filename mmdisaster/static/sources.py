@@ -14,12 +14,11 @@ import pandas as pd
 
 from ..core import digest_file, digest_json, save_arrays
 from ..media.files import MEDIA_LIMITS
-from mmdisaster.settings.sections import (
-    AnySource,
+from ..settings.sections import Media
+from mmdisaster.settings.sources import (
     Glove,
     GloveSource,
     InceptionSource,
-    Media,
     Precomputed,
     SoundNetSource,
     Source,
@@ -101,7 +100,7 @@ def make_weights(
 # %% ../../nbs/2_method/09_sources.ipynb #k-014
 def make_extractor(
     modality: str,  # its name
-    source: AnySource,  # its settings
+    source: Source,  # its settings
     weights: str | Path | None = None,  # file of its weights, where it has any
     limits: Media = MEDIA_LIMITS,  # what decoding may take
 ) -> Extractor:

@@ -18,7 +18,8 @@ from ..data.inspection import KINDS, Inspection, inspect_corpus
 from ..data.manifest import check_manifest, count_concepts, read_manifest
 from ..data.tables import Problem
 from ..settings.reading import shown
-from ..settings.sections import Corpus, Precomputed
+from ..settings.sections import Corpus
+from ..settings.sources import Precomputed
 from ..settings.tree import Settings
 from ..simulate.clips import simulate_calibration, simulate_corpus, simulation_of
 from ..static.precomputed import feature_problems

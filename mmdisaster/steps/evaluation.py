@@ -17,7 +17,8 @@ from ..data.split import PARTS
 from ..data.split import Split as Parts
 from ..data.store import load_index
 from ..evaluation.rows import evaluate
-from ..settings.sections import AnySource, Evaluate, weights_of
+from ..settings.sections import Evaluate
+from ..settings.sources import Source, weights_of
 
 # %% ../../nbs/4_experiment/18_evaluation.ipynb #h-004
 def measure_rows(
@@ -54,7 +55,7 @@ def gather_provenance(
     corpus: Mapping[str, Any],  # what corpus.json says
     split: Parts,  # of the clips that could be read
     failed: int,  # clips that could not
-    sources: Mapping[str, AnySource],  # modality that takes part → its settings
+    sources: Mapping[str, Source],  # modality that takes part → its settings
     stores: Mapping[str, Path],  # modality → its feature store
     weights: Mapping[str, Path],  # modality → its file of weights
 ) -> Provenance:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from ..data.split import Split as Parts
-from ..settings.sections import Source, weights_of
+from ..settings.sources import Source, weights_of
 from ..static.sources import KINDS
 from ..weights.published import pinned_weights
 

@@ -21,7 +21,7 @@ from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
 from ..core import digest_arrays, digest_file, load_arrays, load_json, load_provenance, save_arrays, save_json
-from ..settings.sections import AnyWeights
+from ..settings.sources import AnyWeights
 from ..static.inception import inception_weights
 from ..static.networks import read_weights
 from .download import WeightsError, check_digest, download, drop_part

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 import scipy.sparse as sp
 
-from ..settings.sections import Glove, GloveSource
+from ..settings.sources import Glove, GloveSource
 from .tokens import WordVectors
 
 _DEFAULT, _TEXT = Glove(), GloveSource()

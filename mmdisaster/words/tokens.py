@@ -19,7 +19,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ..settings.reading import check_section
-from ..settings.sections import Glove, GloveSource
+from ..settings.sources import Glove, GloveSource
 
 _DEFAULT = Glove()
 

@@ -22,7 +22,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ..core import digest_file, load_arrays, load_provenance, save_arrays
-from ..settings.sections import Glove, GloveSource
+from ..settings.sources import Glove, GloveSource
 from .glove import GloVe, NoWords
 from .packed import check_kind, unpacked
 from .pickles import DAMAGED, unpickle_arrays
