@@ -454,7 +454,7 @@ def test_all_problems_at_once(media):
         (9, "media"),
         (11, "media"),
     ]
-    assert inspection.presence["visual"].sum() == 42 and np.isnan(inspection.seconds).sum() == 3
+    assert inspection.presence["pictures"].sum() == 42 and np.isnan(inspection.seconds).sum() == 3
 
 
 def test_problems_of_a_hundred_rows_are_one_line(media):

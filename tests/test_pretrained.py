@@ -164,7 +164,7 @@ def test_a_whole_download(serve, tmp_path):
     assert fetch(NAME, tmp_path, **QUICK) == tmp_path / FILE
     assert_whole(tmp_path)
     assert len(server.asked) == 1 and server.asked[0]["Range"] is None
-    assert fetch(NAME, tmp_path, **QUICK) == weights_path(NAME, "text", tmp_path) == tmp_path / FILE
+    assert fetch(NAME, tmp_path, **QUICK) == weights_path(NAME, "glove", tmp_path) == tmp_path / FILE
     assert len(server.asked) == 1, "what is there is not downloaded again"
     assert fetch(NAME, tmp_path, force=True, **QUICK) and len(server.asked) == 2
     assert verify(NAME, tmp_path)["sha256"] == hashlib.sha256(CONTENT).hexdigest()
@@ -177,7 +177,7 @@ def test_what_is_there_stays_until_another_is(serve, tmp_path):
     with pytest.raises(WeightsError, match="could not be fetched"):
         fetch(NAME, tmp_path, force=True, attempts=1, **QUICK)
     assert_whole(tmp_path)
-    assert verify(NAME, tmp_path) and weights_path(NAME, "text", tmp_path).is_file()
+    assert verify(NAME, tmp_path) and weights_path(NAME, "glove", tmp_path).is_file()
 
 
 def test_an_interrupted_download_goes_on_where_it_was(serve, tmp_path):
@@ -195,7 +195,7 @@ def test_an_interrupted_download_goes_on_in_another_run(serve, tmp_path):
     assert "100,000 bytes are kept" in str(caught.value)
     assert not (tmp_path / FILE).exists()
     with pytest.raises(WeightsError, match="not fetched yet"):
-        weights_path(NAME, "text", tmp_path)
+        weights_path(NAME, "glove", tmp_path)
     fetch(NAME, tmp_path, **QUICK)
     assert_whole(tmp_path)
     assert server.asked[-1]["Range"] == "bytes=100000-"
@@ -399,10 +399,10 @@ def test_a_full_disk(serve, tmp_path, monkeypatch):
 def test_a_file_that_was_carried_there_by_hand(serve, tmp_path):
     server = serve()
     (tmp_path / FILE).write_bytes(CONTENT)
-    assert weights_path(NAME, "text", tmp_path) == tmp_path / FILE
+    assert weights_path(NAME, "glove", tmp_path) == tmp_path / FILE
     assert verify(NAME, tmp_path)["size"] == 300_000 and not server.asked
     (tmp_path / FILE).write_bytes(CONTENT[:-1] + b"?")
-    for use in (fetch, verify, lambda name, folder: weights_path(name, "text", folder)):
+    for use in (fetch, verify, lambda name, folder: weights_path(name, "glove", folder)):
         with pytest.raises(WeightsError, match="is not the published file"):
             use(NAME, tmp_path)
 
@@ -563,7 +563,7 @@ def test_soundnets_files_give_the_networks_output(soundnet_files, published, sou
     serve(known, content, digest=f"git:{blob}", read=read, convert=True, cuts=[len(content) // 2])
     path = fetch(known, tmp_path, **QUICK)
     assert path.suffix == ".safetensors" and verify(known, tmp_path)["path"] == path
-    arrays = soundnet_weights(resolve_source(known, "audio", tmp_path), 0, [])
+    arrays = soundnet_weights(resolve_source(known, "soundnet", tmp_path), 0, [])
 
     conv7, *heads = two_dimensional(published, torch.from_numpy(sound * 256)[None, None])
     features = SoundNetFeatures(arrays).extract([sound])[0]
@@ -588,10 +588,10 @@ def test_conv1_of_sound8_against_numpy(soundnet_files, published, sound):
 
 @pytest.mark.parametrize("name", ["sound8.npy", "soundnet8_final.pth", "old.pth"])
 def test_a_users_own_soundnet_file_is_converted_once(soundnet_files, tmp_path, name):
-    path = weights_path(soundnet_files / name, "audio", tmp_path)
+    path = weights_path(soundnet_files / name, "soundnet", tmp_path)
     stamp = path.stat().st_mtime_ns
-    assert weights_path(soundnet_files / name, "audio", tmp_path) == path and path.stat().st_mtime_ns == stamp
-    assert weights_path(path, "audio", tmp_path) == path
+    assert weights_path(soundnet_files / name, "soundnet", tmp_path) == path and path.stat().st_mtime_ns == stamp
+    assert weights_path(path, "soundnet", tmp_path) == path
     arrays, same = soundnet_weights(path, 0, []), read_soundnet_npy(soundnet_files / "sound8.npy")
     assert all(np.array_equal(arrays[key], array) for key, array in same.items())
 
@@ -655,7 +655,7 @@ def test_what_does_not_fit_is_no_weights_in_the_cache(serve, tmp_path):
         fetch("soundnet", tmp_path, **QUICK)
     assert not list(tmp_path.glob("*.safetensors"))
     with pytest.raises(WeightsError, match="missing"):
-        weights_path("soundnet", "audio", tmp_path)
+        weights_path("soundnet", "soundnet", tmp_path)
 
 
 # --- ImageNet -------------------------------------------------------------------------------------------------------
@@ -724,7 +724,7 @@ def test_glove_as_gensim_publishes_it(serve, tmp_path):
     content = gzip.compress("\n".join(["3 25", *glove_lines(words, vectors), ""]).encode())
     serve(NAME, content, digest=f"md5:{hashlib.md5(content).hexdigest()}", size=len(content), cuts=[100])
     fetch(NAME, tmp_path, **QUICK)
-    settings, file = Glove(source=NAME, restrict=True), weights_path(NAME, "text", tmp_path)
+    settings, file = Glove(source=NAME, restrict=True), weights_path(NAME, "glove", tmp_path)
     found = make_vectors(settings, ["Storm at the café", None], file)
     assert found.words_ == ["storm", "café"]
     np.testing.assert_allclose(found.transform(["café! storm"])[0], vectors[[2, 0]], rtol=1e-4)

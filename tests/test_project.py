@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 import docs
 from mmdisaster.settings.reading import SettingsError, read_settings
+from mmdisaster.settings.sources import MODALITIES
 from mmdisaster.settings.tree import Settings
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -162,7 +163,7 @@ def test_how_deps_and_params_are_found(tmp_path, monkeypatch):
         assert sections("settings.modalities[modality]", **modal) == ["modalities.${item.modality}"]
         assert sections("settings.present") == ["modalities", "corpus.absent"]
         assert sections("settings.order") == ["modalities", "corpus.absent", "fusion.order"]
-        assert sections("settings.weights", **modal) == ["weights"]
+        assert sections("settings.modalities", **modal) == ["modalities.${item.modality}"]
     finally:
         for function in kept:
             function.cache_clear()
@@ -269,6 +270,8 @@ NAME = r"`([a-z]\w*(?:\.\w+)+)`"
 def test_params_that_a_notebook_names_exist(path):
     """What stands after the word "param": `temporal.units`, or a list of such names."""
     known = {".".join(place) for place in leaves(Settings)}
+    for name, source in MODALITIES.items():
+        known |= {".".join(place) for place in leaves(type(source), ("modalities", name))}
     for cell in read_notebook(path)["cells"]:
         words = " ".join("".join(cell["source"]).replace("\n>", "\n").split())
         for listed in re.findall(rf"[Pp]arams? ((?:{NAME}(?:, and |, | and | or )?)+)", words):

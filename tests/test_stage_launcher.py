@@ -31,7 +31,8 @@ def project(tmp_path):
     """A project of one stage, `double`, that writes twice a setting."""
     (tmp_path / "nbs" / "stages").mkdir(parents=True)
     (tmp_path / "tools").mkdir()
-    shutil.copy(ROOT / "tools" / "stage.py", tmp_path / "tools")
+    for name in ["stage.py", "stages.py"]:
+        shutil.copy(ROOT / "tools" / name, tmp_path / "tools")
     (tmp_path / "params.yaml").write_text("report:\n  largest: 21\n")
     write_stage(
         tmp_path, "double", PARAMETERS, READ,

@@ -21,7 +21,7 @@ from ..fusion.saved import load_algorithm1, save_algorithm1
 from .prediction import Model, ModelError, check_weights, read_file
 from ..settings.reading import SettingsError, check_section
 from ..settings.sections import Section, knob
-from ..settings.sources import AnySource, GloveSource, InceptionSource, SoundNetSource, weights_of
+from ..settings.sources import GloveSource, InceptionSource, SoundNetSource, Source, weights_of
 from ..settings.tree import Settings
 from ..static.inception import InceptionV3
 from ..static.soundnet import SoundNetFeatures
@@ -244,7 +244,7 @@ def _static_width(
 def _check_width(
     folder: Path,
     modality: str,
-    source: AnySource,
+    source: Source,
     width: int,  # values per vector that the temporal network takes
 ) -> None:
     "Raise `ModelError` where a temporal network takes other vectors than its static network gives."

@@ -22,13 +22,7 @@ from ..core import digest_arrays, digest_file, digest_json, load_arrays
 from ..media.files import MEDIA_LIMITS, MissingTrack
 from ..media.frames import read_frames
 from ..media.sound import read_waveform, sound_seconds
-from mmdisaster.settings.sources import (
-    GloveSource,
-    InceptionSource,
-    InceptionWeights,
-    SoundNetSource,
-    SoundNetWeights,
-)
+from ..settings.sources import GloveSource, InceptionSource, InceptionWeights, SoundNetSource, SoundNetWeights
 from .extraction import Extractor, Row
 from .inception import InceptionV3, inception_weights
 from .soundnet import LONG, RATE, SHORTEST, SoundNetFeatures, check_waveform, soundnet_weights

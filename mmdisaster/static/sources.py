@@ -16,7 +16,6 @@ from ..core import digest_file, digest_json, save_arrays
 from ..media.files import MEDIA_LIMITS
 from ..settings.sections import Media
 from mmdisaster.settings.sources import (
-    AnySource,
     BackboneSource,
     Glove,
     GloveSource,
@@ -111,7 +110,7 @@ def make_weights(
 # %% ../../nbs/2_method/09_sources.ipynb #k-014
 def make_extractor(
     modality: str,  # its name
-    source: AnySource,  # its settings
+    source: Source,  # its settings
     weights: str | Path | None = None,  # file of its weights, where it has any
     limits: Media = MEDIA_LIMITS,  # what decoding may take
 ) -> Extractor:

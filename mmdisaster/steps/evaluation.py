@@ -19,7 +19,7 @@ from ..data.store import load_index
 from ..evaluation.rows import evaluate
 from ..settings.sections import Evaluate
 from ..settings.sections import Split as SplitSettings
-from ..settings.sources import AnySource, weights_of
+from ..settings.sources import Source, weights_of
 
 # %% ../../nbs/4_experiment/18_evaluation.ipynb #h-003c
 def drawn_units(
@@ -70,7 +70,7 @@ def gather_provenance(
     corpus: Mapping[str, Any],  # what corpus.json says
     split: Parts,  # of the clips that could be read
     failed: int,  # clips that could not
-    sources: Mapping[str, AnySource],  # modality that takes part → its settings
+    sources: Mapping[str, Source],  # modality that takes part → its settings
     stores: Mapping[str, Path],  # modality → its feature store
     weights: Mapping[str, Path],  # modality → its file of weights
     dealt: SplitSettings,  # section `split`, with which clips were split

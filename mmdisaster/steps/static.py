@@ -17,7 +17,7 @@ from ..data.sequences import Sequences, concatenate
 from ..data.store import STORED
 from ..media.files import MEDIA_LIMITS
 from ..settings.sections import Media
-from ..settings.sources import AnySource, Precomputed, weights_of
+from ..settings.sources import Precomputed, Source, weights_of
 from ..static.extraction import Report, extract
 from ..static.precomputed import check_features
 from ..static.sources import make_extractor, make_weights
@@ -26,7 +26,7 @@ from ..weights.published import pinned_weights
 # %% ../../nbs/4_experiment/14_static.ipynb #d-005
 def get_weights(
     modality: str,  # its name
-    source: AnySource,  # its settings; its weights aren't learnt from the corpus
+    source: Source,  # its settings; its weights aren't learnt from the corpus
     calibration: str | Path,  # folder of the clips that random weights are fitted to
     path: str | Path,  # .safetensors file to write
     models: str | Path = "models",  # folder of weights that stages make
@@ -43,7 +43,7 @@ def extract_features(
     manifest: pd.DataFrame,  # one row per clip
     media: str | Path,  # folder that its media are relative to
     weights: str | Path | None,  # file of the source's weights, where it has any
-    source: AnySource,  # its settings
+    source: Source,  # its settings
     store: str | Path,  # folder to fill
     limits: Media = MEDIA_LIMITS,  # section `media`: what decoding may take
     verbose: bool = False,  # show progress on standard error
@@ -61,7 +61,7 @@ def features_in_memory(
     manifest: pd.DataFrame,  # one row per clip
     media: str | Path,  # folder that its media are relative to
     weights: str | Path | None,  # file of the source's weights, where it has any
-    source: AnySource,  # its settings
+    source: Source,  # its settings
 ) -> Sequences:  # of all clips
     "Static features of a modality, without a store; one step of zeros for a clip without."
     extractor = make_extractor(modality, source, weights)
