@@ -94,9 +94,8 @@ def summarise_folds(
         for metric in metrics:
             values = [fold["rows"][name][metric] for fold in results]
             found = corrected_t_test(values, n_train, n_test, level)
-            summary[name][metric] = {
-                "mean": found.mean, "sd": found.sd, "interval": (found.low, found.high), "folds": values,
-            }  # fmt: skip
+            ends = max(found.low, 0.0), min(found.high, 1.0)
+            summary[name][metric] = {"mean": found.mean, "sd": found.sd, "interval": ends, "folds": values}
     return summary
 
 # %% ../../nbs/5_doubt/13_folds.ipynb #f-019
