@@ -113,11 +113,12 @@ def folds_page(
             line[title] = f"{found['mean']:.4f} ± {found['sd']:.3f} [{low:.3f}, {high:.3f}]"
         lines.append(line)
     clips = [fold["clips"]["test"] for fold in results]
+    sizes = " to ".join(map(str, dict.fromkeys([min(clips), max(clips)])))
     share = np.mean([fold["shared"]["share"] for fold in results])
     siblings = f"{share:.0%} of the test clips have a sibling, another clip of their video, among the training clips"
     legend = (
         f"Mean over {len(results)} folds ± standard deviation [{level:.0%} interval, Student's t, variance corrected "
-        f"for shared training clips]. Folds of {min(clips)} to {max(clips)} clips; {siblings}. Exact match: share of "
+        f"for shared training clips]. Folds of {sizes} clips; {siblings}. Exact match: share of "
         "clips whose decisions are all right; top one: share whose likeliest concept is right; with one label per "
         "clip, both are accuracy."
     )
