@@ -202,7 +202,7 @@ WRONG = {  # command → what its one line says
     "train corpus/manifest.csv --out m --set fusion.c=1": "fusion.c: is unknown; did you mean 'C'?",
     "train corpus/manifest.csv --out m --set modalities.visual.max_failures=2": "must be a number from 0 to 1, was 2",
     "train corpus/manifest.csv --out m --set modalities.audio.weights.sha256=ab": "must be SHA-256 of that file",
-    "train corpus/manifest.csv --out m --set split.fractions=[0.98,0.01,0.01]": "must leave each part a clip",
+    "train corpus/manifest.csv --out m --set split.fractions=[0.98,0.01,0.01]": "must leave each part one of 12 videos",
     "train corpus/manifest.csv --out m --set fuse=1": "fuse: is unknown",
     "train corpus/manifest.csv --out m --set fusion.C": "SECTION.NAME=VALUE",
     "train corpus/manifest.csv --out m --set fusion.C=much": "fusion.C: must be a number from 1e-06 to 1,000, was",
@@ -355,7 +355,7 @@ def test_settings_from_a_file_and_from_the_command_line():
 def test_every_command_explains_each_option(capsys):
     parser = cli.make_parser()
     commands = parser._subparsers._group_actions[0].choices
-    assert set(commands) == {"check", "weights", "extract", "train", "predict"}
+    assert set(commands) == {"check", "weights", "extract", "train", "folds", "predict"}
     for name, command in commands.items():
         assert all(action.help for action in command._actions), name
         words = " ".join(command.format_help().split())

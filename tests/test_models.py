@@ -44,6 +44,7 @@ from mmdisaster.words.tokens import tokenize
 
 CONCEPTS = ["Flood/Storm", "Damage", "Speak/Briefing/Interview"]
 SMALL = {
+    "split": {"by": "clip"},
     "corpus": {"calibration_clips": 2},
     "modalities": {
         "visual": {"extractor": "inception", "frames": 2, "size": 75, "weights": {"frames": 2, "size": 75}},
@@ -341,7 +342,7 @@ NO_SETTINGS = {  # settings → what the error says
     "C nan": ({"fusion": {"C": float("nan")}}, "fusion.C: must be a number from 1e-06 to 1,000, was nan"),
     "kernel": ({"fusion": {"kernel": "precomputed"}}, "fusion.kernel: must be one of .* was 'precomputed'"),
     "shares": ({"split": {"fractions": [0.5, 0.5]}}, "split.fractions"),
-    "by": ({"split": {"by": "day"}}, "split.by: must be one of 'clip', 'video', was 'day'"),
+    "by": ({"split": {"by": "day"}}, "split.by: must be one of 'clip', 'video', 'given', was 'day'"),
     "device": (sound(device="abacus"), "modalities.audio.device: must be .* was 'abacus'"),
     "no device": ({"temporal": {"device": "cuda:64"}}, "device must be .* was 'cuda:64'"),
     "vectors": ({"modalities": {"text": {"extractor": "glove", "weights": {"source": "gone.txt"}}}}, "gone.txt"),
@@ -350,7 +351,7 @@ NO_SETTINGS = {  # settings → what the error says
         "did you mean 'imagenet'",
     ),
     "distilled": (sound(weights={"source": "distilled"}), "step of their own"),
-    "no part": ({"split": {"fractions": [0.98, 0.01, 0.01]}}, "fractions must leave each part a clip"),
+    "no part": ({"split": {"fractions": [0.98, 0.01, 0.01]}}, "fractions must leave each part one of 12 videos"),
     "several": ({"fuse": {}, "split": {"sed": 1}}, "2 problems\n  split.sed: .*'seed'.*\n  fuse: .*"),
 }
 

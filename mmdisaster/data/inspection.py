@@ -223,7 +223,8 @@ def _given_words(cells: pd.Series, videos: pd.Series, names: list[str], folds: b
     counts = cells.value_counts()
     sizes = ", ".join(f"{counts[name]} {name}" for name in names if name in counts)
     if folds:
-        sizes = f"{len(names)} folds of {counts.min()} to {counts.max()} clips"
+        between = " to ".join(map(str, dict.fromkeys([counts.min(), counts.max()])))
+        sizes = f"{len(names)} folds of {between} clips"
     return f"given, {sizes}; {share:.0%} of the test clips have a sibling, a clip of their video, in training"
 
 # %% ../../nbs/3_data/09_inspection.ipynb #s-012b

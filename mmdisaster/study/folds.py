@@ -94,9 +94,8 @@ def summarise_folds(
         for metric in metrics:
             values = [fold["rows"][name][metric] for fold in results]
             found = corrected_t_test(values, n_train, n_test, level)
-            summary[name][metric] = {
-                "mean": found.mean, "sd": found.sd, "interval": (found.low, found.high), "folds": values,
-            }  # fmt: skip
+            ends = max(found.low, 0.0), min(found.high, 1.0)
+            summary[name][metric] = {"mean": found.mean, "sd": found.sd, "interval": ends, "folds": values}
     return summary
 
 # %% ../../nbs/5_doubt/13_folds.ipynb #f-019
@@ -114,11 +113,12 @@ def folds_page(
             line[title] = f"{found['mean']:.4f} ± {found['sd']:.3f} [{low:.3f}, {high:.3f}]"
         lines.append(line)
     clips = [fold["clips"]["test"] for fold in results]
+    sizes = " to ".join(map(str, dict.fromkeys([min(clips), max(clips)])))
     share = np.mean([fold["shared"]["share"] for fold in results])
     siblings = f"{share:.0%} of the test clips have a sibling, another clip of their video, among the training clips"
     legend = (
         f"Mean over {len(results)} folds ± standard deviation [{level:.0%} interval, Student's t, variance corrected "
-        f"for shared training clips]. Folds of {min(clips)} to {max(clips)} clips; {siblings}. Exact match: share of "
+        f"for shared training clips]. Folds of {sizes} clips; {siblings}. Exact match: share of "
         "clips whose decisions are all right; top one: share whose likeliest concept is right; with one label per "
         "clip, both are accuracy."
     )
