@@ -8,6 +8,7 @@ and locks of DVC's of its own, so that going there and back changes neither.
 
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -61,12 +62,16 @@ def place(manifest: Path) -> str:
 
 
 def change_locks(before: str, after: str) -> None:
-    """Keep DVC's locks of the corpus whose results are in `before`, and bring back those of `after`, if any."""
+    """Keep DVC's locks of the corpus whose results are in `before`; bring back those of `after`, and what they name."""
+    back = [name for name in LOCKS if before != after and (KEPT / after / name).is_file()]
     for name, lock in LOCKS.items():
         for source, target in [(lock, KEPT / before / name), (KEPT / after / name, lock)]:
             if before != after and source.is_file():
                 with atomic_path(target) as temporary:
                     shutil.copyfile(source, temporary)
+    program = [sys.executable, "-m", "dvc", "checkout", "--force", "--quiet"]
+    if back and subprocess.run(program, cwd=ROOT, stderr=subprocess.DEVNULL).returncode:
+        print("DVC's cache doesn't have all that was made before: the rest is made again", file=sys.stderr)
 
 
 def bring(manifest: Path, known: list[str], max_failures: float) -> dict:
