@@ -10,6 +10,7 @@ and back changes neither.
 
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -68,12 +69,16 @@ def place(manifest: Path) -> str:
 
 
 def change_locks(before: str, after: str) -> None:
-    """Keep DVC's locks of the corpus whose results are in `before`, and bring back those of `after`, if any."""
+    """Keep DVC's locks of the corpus whose results are in `before`; bring back those of `after`, and what they name."""
+    back = [name for name in LOCKS if before != after and (KEPT / after / name).is_file()]
     for name, lock in LOCKS.items():
         for source, target in [(lock, KEPT / before / name), (KEPT / after / name, lock)]:
             if before != after and source.is_file():
                 with atomic_path(target) as temporary:
                     shutil.copyfile(source, temporary)
+    if back:  # what the cache doesn't have is made again
+        program = [sys.executable, "-m", "dvc", "checkout", "--force", "--quiet"]
+        subprocess.run(program, cwd=ROOT, stderr=subprocess.DEVNULL)
 
 
 def bring(manifest: Path, settings: Settings, beside: str | None) -> tuple[dict, Split]:
