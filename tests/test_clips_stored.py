@@ -149,13 +149,14 @@ def test_an_edited_docstring_computes_nothing_again_and_a_new_version_everything
 
 def test_an_upgrade_computes_nothing_again_and_is_noted(tmp_path, monkeypatch):
     class Computed(Letters):
-        libraries = ("numpy",)
+        libraries = ("numpy", "av")
 
     release = ["1.0"]
     monkeypatch.setattr(extraction, "version", lambda name: release[0])
     assert extract(corpus(["a", "b"]), tmp_path, Computed(), tmp_path / "store").computed == 2
-    release[0] = "2.0"
+    release[0], index = "2.0", (tmp_path / "store" / "index.json").read_bytes()
     assert extract(corpus(["a", "b"]), tmp_path, Computed(), tmp_path / "store").computed == 0
-    assert load_index(tmp_path / "store")["libraries"] == [{"numpy": "1.0"}]
+    assert (tmp_path / "store" / "index.json").read_bytes() == index
+    assert load_index(tmp_path / "store")["libraries"] == [{"av": "1.0", "numpy": "1.0"}]
     assert extract(corpus(["a", "b", "c"]), tmp_path, Computed(), tmp_path / "store").computed == 1
-    assert load_index(tmp_path / "store")["libraries"] == [{"numpy": "1.0"}, {"numpy": "2.0"}]
+    assert load_index(tmp_path / "store")["libraries"] == [{"av": release, "numpy": release} for release in ("1.0", "2.0")]

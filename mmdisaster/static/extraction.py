@@ -132,8 +132,8 @@ def _save_shard(
     if not clips:
         return {}
     lengths, values = [len(array) for array in clips.values()], np.concatenate([*clips.values()]).astype(STORED)
-    header = {"keys": [*clips], "lengths": lengths, "absent": absent, "damaged": damaged, "libraries": libraries}
-    header = sealed(header, {"values": values})
+    notes = {"absent": absent, "damaged": damaged, "libraries": libraries}
+    header = sealed({"keys": [*clips], "lengths": lengths, "dim": values.shape[1], **notes}, {"values": values})
     path = save_arrays(folder / f"{digest_json([*clips])}.safetensors", {"values": values}, header)
     return {path.name: header}
 
@@ -240,7 +240,7 @@ def _damaged(clips: list[_Clip], found: Iterable[str], extractor: Extractor, roo
 # %% ../../nbs/2_method/07_extraction.ipynb #k-010
 def _versions(extractor: Extractor) -> list[dict[str, str]]:
     "Versions of the libraries that compute an extractor's features; a list of one."
-    return [{name: version(name) for name in getattr(extractor, "libraries", ())}]
+    return [{name: version(name) for name in sorted(getattr(extractor, "libraries", ()))}]
 
 # %% ../../nbs/2_method/07_extraction.ipynb #c014
 def _encode(
@@ -366,10 +366,10 @@ def _finish(
     numbers = {name: number for number, name in enumerate(dict.fromkeys(name for _, _, name, _ in clips))}
     absent = {key for header in shards.values() for key in header["absent"]}
     damaged = {key: reason for header in shards.values() for key, reason in header["damaged"].items()}
-    libraries = sorted((note for name in numbers for note in shards[name]["libraries"]), key=digest_json)
+    libraries = sorted((note for name in numbers for note in shards[name]["libraries"]), key=lambda n: [*n.items()])
     index: dict[str, Any] = {
         "modality": extractor.modality,
-        "dim": extractor.dim,
+        "dim": next((shards[name]["dim"] for name in numbers), extractor.dim),
         "fingerprint": extractor.fingerprint(),
         "libraries": [note for i, note in enumerate(libraries) if note not in libraries[:i]],
         "clip_ids": [clip_id for clip_id, *_ in clips],
@@ -414,7 +414,7 @@ def extract(
         index = _finish(folder, shards, rows, keys, failures, extractor)
     computed, seconds = sum(len(header["keys"]) for header in made.values()), time.perf_counter() - start
     notes = (index["failures"], index["absent"], index["damaged"])
-    return Report(len(index["clip_ids"]), computed, sum(index["lengths"]), extractor.dim, seconds, *notes)
+    return Report(len(index["clip_ids"]), computed, sum(index["lengths"]), index["dim"], seconds, *notes)
 
 # %% ../../nbs/2_method/07_extraction.ipynb #11-062
 def write_failures(
