@@ -144,8 +144,8 @@ def _folds(arguments: argparse.Namespace) -> int:
 
     work = Path(arguments.work or out.absolute().with_name(f"{out.absolute().name}.work"))
     manifest, concepts, verbose = arguments.manifest, arguments.concepts, not arguments.quiet
-    results, record = cross_validate(manifest, work, concepts, settings, n_jobs=-1, verbose=verbose)
-    print(save_folds(out, results, record).read_text(encoding="utf-8"))
+    found = cross_validate(manifest, work, concepts, settings, n_jobs=-1, verbose=verbose)
+    print(save_folds(out, found).read_text(encoding="utf-8"))
     return 0
 
 # %% ../nbs/6_use/07_cli.ipynb #32-014

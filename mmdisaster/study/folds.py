@@ -19,7 +19,7 @@ from ..data.sequences import Sequences
 from ..data.split import PARTS, fold_names, shared_videos
 from ..evaluation.metrics import exact_match, top_one
 from ..pages.tables import markdown_table
-from ..paper.tables import APPROACHES, NAMES
+from ..paper.tables import APPROACHES, NAMES, Approach
 from ..settings.reading import SettingsError, with_changes
 from ..settings.tree import Settings
 from .comparison import corrected_t_test
@@ -64,9 +64,9 @@ def check_folds(
 def run_folds(
     manifest: pd.DataFrame,  # one row per clip, with a column `fold`
     concepts: list[str],  # the concepts C, in order
-    static: Mapping[str, Sequences],  # static features of frames and sound, "visual" and "audio"
+    static: Mapping[str, Sequences],  # modality → static features, of those whose weights no split decides
     settings: Settings,  # of the runs; `split` is set here
-    rows: tuple[str, ...] = tuple(APPROACHES),  # rows of Table II to score
+    rows: tuple[str, ...] = (),  # rows of Table II to score; none: all
     n_jobs: int = 1,  # processes; doesn't change the result
     models: str | Path = "models",  # folder of weights that stages make
     verbose: bool = False,  # show progress on standard error
@@ -101,13 +101,14 @@ def summarise_folds(
 # %% ../../nbs/5_doubt/13_folds.ipynb #f-019
 def folds_page(
     results: Sequence[Fold],  # one per fold
+    approaches: Mapping[str, Approach] = APPROACHES,  # what the rows are, as `Settings.rows` says
     level: float = 0.95,  # of the intervals
     about: str = "",  # which corpus it is
 ) -> str:  # Markdown
     "A table of every row over folds, with what it rests on."
     lines = []
     for name, metrics in summarise_folds(results, level).items():
-        line = {"Approach": APPROACHES[name].group, "Features": APPROACHES[name].features}
+        line = {"Approach": approaches[name].group, "Features": approaches[name].features}
         for metric, title in FOLD_NAMES.items():
             found, (low, high) = metrics[metric], metrics[metric]["interval"]
             line[title] = f"{found['mean']:.4f} ± {found['sd']:.3f} [{low:.3f}, {high:.3f}]"
