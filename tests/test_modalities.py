@@ -162,6 +162,7 @@ MAY_NAME = {  # files that may name modalities → why
     "mmdisaster/audit/register.py": "what the paper leaves open, and its own settings",
     "mmdisaster/audit/checks.py": "the paper's own statements",
     "mmdisaster/settings/sections.py": "defaults of settings; a rule of the paper's text",
+    "mmdisaster/settings/sources.py": "defaults of settings",
     "mmdisaster/settings/audits.py": "defaults of settings",
     "mmdisaster/data/": "the manifest's column text, and tracks of media files",
     "mmdisaster/model/prediction.py": "the manifest's column text",
