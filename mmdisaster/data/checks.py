@@ -227,7 +227,7 @@ def check_rows(
     if isinstance(table, Problem):
         return [], [table]
     table = table.rename(columns=lambda name: str(name).strip()).astype(object)
-    alone = not {"media", "text"} & {*table.columns}  # clips of features that exist already
+    alone = {"clip_id", "media", "text"} & {*table.columns} == {"clip_id"}  # clips of features that exist already
     needed = [name for name in required if name != "media" or not alone]
     if problems := column_problems(list(table.columns), needed, [*optional, *(set(required) - set(needed))]):
         return [], problems
