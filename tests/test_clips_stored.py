@@ -159,12 +159,5 @@ def test_an_upgrade_computes_nothing_again_and_is_noted(tmp_path, monkeypatch):
     assert (tmp_path / "store" / "index.json").read_bytes() == index
     assert load_index(tmp_path / "store")["libraries"] == [{"av": "1.0", "numpy": "1.0"}]
     assert extract(corpus(["a", "b", "c"]), tmp_path, Computed(), tmp_path / "store").computed == 1
-<<<<<<< HEAD
     both = [{"av": release, "numpy": release} for release in ("1.0", "2.0")]
     assert load_index(tmp_path / "store")["libraries"] == both
-||||||| 1def5eb
-    assert load_index(tmp_path / "store")["libraries"] == [{"av": release, "numpy": release} for release in ("1.0", "2.0")]
-=======
-    noted = [{"av": number, "numpy": number} for number in ("1.0", "2.0")]
-    assert load_index(tmp_path / "store")["libraries"] == noted
->>>>>>> features
