@@ -18,7 +18,8 @@ from .prediction import Prediction
 # %% ../../nbs/6_use/09_answers.ipynb #32-016
 def _heading(clip: Clip, missing: list[str]) -> str:
     "Which clip it is, and what it lacks."
-    parts = [f"{clip.clip_id}: " * bool(clip.clip_id) + (str(clip.media) if clip.media else "(text)")]
+    place = clip.media or ("(text)" if clip.text else "(features)")
+    parts = [f"{clip.clip_id}: {place}" if clip.clip_id else str(place)]
     if clip.start is not None or clip.end is not None:
         parts.append(f"{clip.start or 0:g} s to {'its end' if clip.end is None else f'{clip.end:g} s'}")
     return ", ".join([*parts, *(f"no {modality}" for modality in missing)])

@@ -10,12 +10,14 @@ __all__ = ['READERS', 'CONVERT', 'read_array', 'as_steps', 'feature_file', 'read
 import csv
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from ..core import digest_file, load_arrays
 from ..data.manifest import ManifestError
@@ -130,24 +132,26 @@ def _read_parquet(
 
 # %% ../../nbs/2_method/09_precomputed.ipynb #k-019
 def _table_arrays(
-    table: pd.DataFrame,  # with a column clip_id
-) -> dict[str, np.ndarray]:  # clip id → (dim,)
+    table: pd.DataFrame,  # with columns clip_id, of numbers, and perhaps step
+) -> dict[str, np.ndarray]:  # clip id → (dim,), or (steps, dim) where there is a column step
     "The rows of a table as arrays."
     if "clip_id" not in table:
         raise ValueError(f"must have a column clip_id, has {', '.join(map(str, table.columns[:10]))}")
-    ids, values = table["clip_id"].astype(str).tolist(), table.drop(columns="clip_id")
-    wrong = [str(name) for name, kind in values.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
-    if wrong or not len(values.columns):
-        raise ValueError(
-            f"must have columns of numbers beside clip_id, {wrong[0]!r} has none"
-            if wrong
-            else "must have columns beside clip_id"
-        )
-    if len(set(ids)) < len(ids):
-        raise ValueError(
-            f"must have one row per clip, {next(name for name in ids if ids.count(name) > 1)!r} has several"
-        )
-    return dict(zip(ids, values.to_numpy(np.float64), strict=True))
+    named = [name for name in ("clip_id", "step") if name in table]
+    table = table.astype({"clip_id": str})
+    wrong = [str(name) for name in table.columns if name != "clip_id" and not is_numeric_dtype(table[name])]
+    if wrong or len(table.columns) == len(named):
+        has = f", {wrong[0]!r} has none" if wrong else ""
+        raise ValueError(f"must have columns of numbers beside {' and '.join(named)}{has}")
+    if (again := table.duplicated(named)).any():
+        each = " and ".join(named)
+        raise ValueError(f"must have one row per {each}, {table.loc[again, 'clip_id'].iloc[0]!r} has several")
+    values = table.sort_values(named, kind="stable") if "step" in named else table
+    arrays = values.drop(columns=named).to_numpy(np.float64)
+    if "step" not in named:
+        return dict(zip(values["clip_id"], arrays, strict=True))
+    ids, first = np.unique(values["clip_id"].to_numpy(str), return_index=True)
+    return dict(zip(ids.tolist(), np.split(arrays, first[1:]), strict=True))
 
 # %% ../../nbs/2_method/09_precomputed.ipynb #k-023
 CONVERT = "load it where you trust it, and save each clip's array with np.save as features/NAME/CLIP_ID.npy"
@@ -209,7 +213,7 @@ class PrecomputedExtractor:
 
     def fingerprint(self) -> dict:  # anything that JSON can hold
         "Everything but the clips that decides the features."
-        return {"settings": {"features": self.source.features}, "arithmetic": 1}
+        return {"extractor": "features", "version": 1, "settings": {"features": self.source.features}}
 
     def path(
         self,
@@ -227,6 +231,9 @@ class PrecomputedExtractor:
         root: Path,  # the manifest's folder
     ) -> Any:
         "What decides a clip's features."
+        if not self.dim:  # so that it is known before a clip without features is stored
+            with suppress(ValueError, OSError, EOFError, KeyError):
+                self.read(row, root)
         if self.single:
             path = self.path(row, root)
             return digest_file(path) if path and path.is_file() else None
