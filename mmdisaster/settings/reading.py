@@ -243,7 +243,7 @@ def with_changes(
     where: str = "changes",  # what to call them in an error
 ) -> Settings:
     "Settings with some values changed; raises `SettingsError`."
-    return check_section(Settings, merged(settings.model_dump(exclude_unset=True), nested(changes)), where)
+    return check_section(Settings, merged(settings.stated(), nested(changes)), where)
 
 # %% ../../nbs/7_ground/05_reading.ipynb #r-029
 def check_variants(
@@ -392,7 +392,7 @@ def read_settings(
     if isinstance(source, str | Path):
         where, values = str(source), read_values(source)
     if isinstance(values, Settings):
-        values = values.model_dump(exclude_unset=True)  # what nobody stated stays so
+        values = values.stated()
     if not isinstance(values, Mapping | None):
         raise SettingsError(where, [f"must hold sections, was {shown(values)}"])
     values = values or {}

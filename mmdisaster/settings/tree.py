@@ -131,6 +131,10 @@ class Settings(Section):
         order = self.fusion.order or (ORDER if papers else tuple(self.modalities))
         return tuple(name for name in order if name in self.present)
 
+    def stated(self) -> dict[str, Any]:  # section → name → value
+        "What somebody stated; the rest may be decided by a corpus (`split.by`). Sources are kept whole."
+        return self.model_dump(exclude_unset=True) | {"modalities": self.model_dump()["modalities"]}
+
     @property
     def rows(self) -> dict[str, Approach]:
         "The rows of Table II for these modalities."
