@@ -174,6 +174,7 @@ MAY_NAME = {  # files that may name modalities → why
     "mmdisaster/settings/reading.py": "what strings are called",
     "mmdisaster/evaluation/floors.py": "the manifest's column text",
     "mmdisaster/cli.py": "a form of output, beside JSON and CSV",
+    "mmdisaster/model/answers.py": "a form of output, beside JSON and CSV",
     "nbs/stages/fusion.ipynb": "a rule of the paper's text",
     "nbs/stages/floors.ipynb": "the manifest's column text",
 }
