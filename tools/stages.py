@@ -32,6 +32,7 @@ PROPERTIES = dict.fromkeys(
     ["present", "fitted", "rows"], {"modalities", "corpus.absent"}
 )  # of Settings → what they read
 PROPERTIES |= {"order": {"modalities", "corpus.absent", "fusion.order"}, "restricted": {"modalities", "corpus.absent"}}
+PROPERTIES |= {"runnable": {"variants", "static", "corpus.absent"}}
 PER_MODALITY = ("models/weights-", "models/temporal-")  # beginnings of deps, one per modality
 PER_VARIANT = "data/variants/"  # likewise, one per variant
 ALSO = {
@@ -274,20 +275,13 @@ def params(stage: str, code: str, matrix: dict[str, Any], settings: Settings) ->
     return sorted(whole, key=lambda path: (order.index(path.split(".")[0]), path))
 
 
-def runnable(section: str, settings: Settings) -> list[str]:
-    """The variants of a section that change nothing of a modality that takes no part."""
-    absent = {f"modalities.{name}" for name in settings.corpus.absent}
-    variants = getattr(settings, section).items()
-    return [name for name, changes in variants if not absent & {".".join(key.split(".")[:2]) for key in changes}]
-
-
 def matrices(stage: str, matrix: dict[str, Any], settings: Settings) -> dict[str, list[str]]:
     """What the parts of a stage's matrix must be that follow params.yaml."""
     learnt, present = [*settings.fitted], [*settings.present]
     modality = {"words": learnt, "weights": [name for name in present if name not in learnt]}.get(stage, present)
     rows = [name for name in settings.rows if name != "proposed"]
     wanted = {"modality": modality, "approach": rows}
-    wanted |= {"variant": runnable(stage, settings)} if "variant" in matrix else {}
+    wanted |= {"variant": [*settings.runnable(stage)]} if "variant" in matrix else {}
     return {name: wanted[name] for name in matrix if name in wanted}
 
 
@@ -296,7 +290,7 @@ def per_modality(deps: list[str], settings: Settings) -> list[str]:
     found = []
     for dep in deps:
         if dep.startswith(PER_VARIANT):
-            variants = [*runnable("variants", settings), *runnable("static", settings)]
+            variants = [*settings.runnable("variants"), *settings.runnable("static")]
             found += [f"{PER_VARIANT}{name}.json" for name in variants if f"{PER_VARIANT}{name}.json" not in found]
             continue
         begin = next((name for name in PER_MODALITY if dep.startswith(name) and "${" not in dep), None)

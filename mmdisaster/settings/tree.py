@@ -98,8 +98,13 @@ class Settings(Section):
         if not isinstance(values, Mapping) or not isinstance(values.get("modalities"), Mapping):
             return values
         there = {name: source for name, source in values["modalities"].items() if source is not None}
-        tables = {name: _about(table, there) for name, table in {"variants": VARIANTS, "static": STATIC}.items()}
-        return {**tables, **values, "modalities": there}
+        tables = {}
+        for name, table in {"variants": VARIANTS, "static": STATIC}.items():
+            given, about = values.get(name, table), _about(table, there)
+            own = given.items() if isinstance(given, Mapping) else ()
+            kept = {key: changes for key, changes in own if key in about or changes != table.get(key)}
+            tables[name] = kept if isinstance(given, Mapping) else given
+        return {**values, **tables, "modalities": there}
 
     @property
     def present(self) -> dict[str, AnySource]:
@@ -130,6 +135,15 @@ class Settings(Section):
         papers = sorted(self.modalities) == sorted(ORDER)
         order = self.fusion.order or (ORDER if papers else tuple(self.modalities))
         return tuple(name for name in order if name in self.present)
+
+    def runnable(
+        self,
+        section: str,  # "variants" or "static"
+    ) -> Variants:
+        "The variants that change nothing of a modality that takes no part."
+        absent = {f"modalities.{name}" for name in self.corpus.absent}
+        named = {name: {".".join(key.split(".")[:2]) for key in changes} for name, changes in getattr(self, section).items()}
+        return {name: changes for name, changes in getattr(self, section).items() if not absent & named[name]}
 
     def stated(self) -> dict[str, Any]:  # section → name → value
         "What somebody stated; the rest may be decided by a corpus (`split.by`). Sources are kept whole."
