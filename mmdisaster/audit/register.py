@@ -50,7 +50,7 @@ def register_table(
     gaps: Iterable[Gap],  # rows
     settings: Any,  # `Settings`, or any object with the same attributes
 ) -> pd.DataFrame:  # text columns, one row per gap
-    "The register for reading: the value in force in bold among the readings."
+    "The register for reading, without gaps of modalities that aren't there: the value in force in bold among the readings."
     return pd.DataFrame(
         [
             {
@@ -62,6 +62,7 @@ def register_table(
                 "Param": f"`{gap.param}`",
             }
             for gap in gaps
+            if not gap.param.startswith("modalities.") or in_force(gap, settings) is not None
         ]
     )
 
