@@ -110,13 +110,14 @@ SLOW = {  # files that take twenty seconds or more, and single tests; `make chec
     "test_inspection",
     "test_pretrained",
     "test_distillation",
+    "test_other_modalities",
     "test_bringing_manifests",
     "test_bad_params_stop_a_stage",
     "test_tables_of_a_meaning_that_counts_do_not_decide_fit_none",
 }
 
 
-FIRST = ["test_pipeline", "test_lessons", "test_own_corpus"]  # files that take longest
+FIRST = ["test_pipeline", "test_own_corpus", "test_other_modalities", "test_lessons"]  # files that take longest
 
 
 def pytest_collection_modifyitems(items):

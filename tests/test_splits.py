@@ -265,13 +265,13 @@ def test_real_recordings_in_their_folds(tmp_path):
     features = np.array([spectra(path) for path in files])
     n, steps, _ = features.shape
     offsets = np.arange(n + 1) * steps
-    static = {
-        "audio": Sequences(features.reshape(n * steps, -1), offsets),
-        "visual": Sequences(np.zeros((n, 1)), np.arange(n + 1)),
-    }
+    static = {"audio": Sequences(features.reshape(n * steps, -1), offsets)}
     settings = read_settings(
         {
-            "glove": {"dim": 2, "epochs": 1},
+            "modalities": {
+                "audio": {"extractor": "soundnet"},
+                "text": {"extractor": "glove", "weights": {"dim": 2, "epochs": 1}},
+            },
             "temporal": {"units": 8, "dense": 16, "max_epochs": 6, "learning_rate": 0.01},
             "fusion": {"n_trees": 20, "stop": "none"},
         }
