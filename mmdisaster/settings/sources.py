@@ -32,7 +32,7 @@ class Source(Section):
 
     title: ClassVar[str] = ""  # in notes and tables
     reads: ClassVar[str] = ""  # what a clip must have for it: pictures, sound or text; empty: a file of features
-    drawn: ClassVar[tuple[str, str]] = ("features", "given")  # first and second box in Figure 1
+    drawn: ClassVar[tuple[str, str]] = ("features", "given")  # first and second box in Figure 1, of extractors
     fitted: ClassVar[bool] = False  # whether weights are learnt from the descriptions of the training clips
 
     def changed(
