@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MADE', 'PORTION', 'fingerprint', 'media_key', 'OfMedia', 'VisualExtractor', 'sound_part', 'sound_samples',
-           'AudioExtractor', 'TextExtractor', 'inception_arrays', 'soundnet_arrays', 'inception_extractor',
+           'AudioExtractor', 'OfText', 'TextExtractor', 'inception_arrays', 'soundnet_arrays', 'inception_extractor',
            'soundnet_extractor', 'glove_extractor']
 
 # %% ../../nbs/2_method/08_extractors.ipynb #12-004
@@ -231,8 +231,29 @@ class AudioExtractor(OfMedia):
         short = iter(self.network.extract([sound for sound in portion if sound.ndim == 1]))
         return [sound if sound.ndim == 2 else next(short) for sound in portion]
 
+# %% ../../nbs/2_method/08_extractors.ipynb #12-oft
+class OfText:
+    "What extractors of descriptions share."
+
+    def key(
+        self,
+        row: Row,  # a manifest's row
+        root: Path,  # the manifest's folder
+    ) -> Any:
+        "What decides a clip's features."
+        return row.get("text")
+
+    def read(
+        self,
+        row: Row,  # a manifest's row
+        root: Path,  # the manifest's folder
+    ) -> str | None:  # None: no description
+        "A clip's description."
+        text = row.get("text") or ""
+        return text if text.strip() else None
+
 # %% ../../nbs/2_method/08_extractors.ipynb #12-018
-class TextExtractor:
+class TextExtractor(OfText):
     "Word vectors of a clip's description, one step per known word; one step of zeros where none is known."
 
     modality, name, version = "text", "vectors", 1  # of the arithmetic, division into words included
@@ -252,23 +273,6 @@ class TextExtractor:
         words = digest_json(list(self.embedding.words_))
         weights = {"words": words, "vectors": digest_arrays({"vectors": self.embedding.vectors_})}
         return fingerprint(self, settings, weights)
-
-    def key(
-        self,
-        row: Row,  # a manifest's row
-        root: Path,  # the manifest's folder
-    ) -> Any:
-        "What decides a clip's features."
-        return row.get("text")
-
-    def read(
-        self,
-        row: Row,  # a manifest's row
-        root: Path,  # the manifest's folder
-    ) -> str | None:  # None: no description
-        "A clip's description."
-        text = row.get("text") or ""
-        return text if text.strip() else None
 
     def encode(
         self,

@@ -16,8 +16,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from ..core import digest_arrays, digest_json, load_arrays, load_provenance, save_arrays
 from ..settings.sections import Media
 from ..settings.sources import TfidfSource, TfidfWeights
-from .extraction import Extractor, Row
-from .extractors import fingerprint
+from .extraction import Extractor
+from .extractors import OfText, fingerprint
 
 # %% ../../nbs/2_method/92_tfidf.ipynb #tf-007
 def _vectorizer(
@@ -62,7 +62,7 @@ def load_tfidf(
     return vectorizer
 
 # %% ../../nbs/2_method/92_tfidf.ipynb #tf-015
-class TfidfExtractor:
+class TfidfExtractor(OfText):
     "The weights of a description's terms, one step per clip."
 
     modality, name, version = "text", "tfidf", 1  # of the arithmetic, division into words included
@@ -79,23 +79,6 @@ class TfidfExtractor:
         settings = {name: getattr(self.vectorizer, name) for name in ("ngram_range", "sublinear_tf")}
         terms = digest_json(self.vectorizer.get_feature_names_out().tolist())
         return fingerprint(self, settings, {"terms": terms, "idf": digest_arrays({"idf": self.vectorizer.idf_})})
-
-    def key(
-        self,
-        row: Row,  # a manifest's row
-        root: Path,  # the manifest's folder
-    ) -> Any:
-        "What decides a clip's features."
-        return row.get("text")
-
-    def read(
-        self,
-        row: Row,  # a manifest's row
-        root: Path,  # the manifest's folder
-    ) -> str | None:  # None: no description
-        "A clip's description."
-        text = row.get("text") or ""
-        return text if text.strip() else None
 
     def encode(
         self,
