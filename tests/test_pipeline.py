@@ -143,7 +143,6 @@ def test_a_killed_stage_ends_in_the_same_result(again, stage, sign):
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    time.sleep(2)  # the notebook's kernel notices within a second that its parent is gone
     command(folder, "dvc", "repro", "-s", stage)
     assert (folder / "dvc.lock").read_bytes() == lock
 

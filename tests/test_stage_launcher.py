@@ -1,6 +1,5 @@
 """The launcher checks settings first, normalises what it writes, and leaves nothing behind when a cell fails."""
 
-import json
 import os
 import shutil
 import signal
@@ -31,7 +30,7 @@ def project(tmp_path):
     """A project of one stage, `double`, that writes twice a setting."""
     (tmp_path / "nbs" / "stages").mkdir(parents=True)
     (tmp_path / "tools").mkdir()
-    for name in ["stage.py", "stages.py"]:
+    for name in ["stage.py", "stages.py", "inprocess.py"]:
         shutil.copy(ROOT / "tools" / name, tmp_path / "tools")
     (tmp_path / "params.yaml").write_text("report:\n  largest: 21\n")
     write_stage(
@@ -104,6 +103,27 @@ def test_matrix_values_name_the_report(project):
     assert (project / "reports" / "divided-audio.ipynb").is_file()
 
 
+def test_outputs_are_those_of_a_kernel(project):
+    """In their order: what is printed, shown and drawn, and values but for those that a semicolon hides."""
+    shown = (
+        "from IPython.display import Markdown, display\nprint('one')\ndisplay(Markdown('**two**'))\nprint('three')\n"
+    )
+    drawn = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
+    write_stage(project, "double", PARAMETERS, f"{shown}{{'four': 4}}", "5;", drawn, "%precision 3\n_ = 1", "1 / 3")
+    assert run(project, "double").returncode == 0
+    cells = nbformat.read(project / "reports" / "double.ipynb", as_version=4).cells[1:]
+    outputs = [[(out.output_type, out.get("text") or dict(out.data)) for out in cell.outputs] for cell in cells]
+    assert outputs[0] == [
+        ("stream", "one\n"),
+        ("display_data", {"text/markdown": "**two**", "text/plain": "<IPython.core.display.Markdown object>"}),
+        ("stream", "three\n"),
+        ("execute_result", {"text/plain": "{'four': 4}"}),
+    ]
+    assert outputs[1] == [] and outputs[4] == [("execute_result", {"text/plain": "0.333"})]
+    assert [kind for kind, _ in outputs[2]] == ["display_data"] and outputs[2][0][1]["image/png"].startswith("iVBOR")
+    assert [cell.execution_count for cell in cells] == [2, 3, 4, 5, 6]
+
+
 def test_a_failing_cell_leaves_a_traceback_and_nothing_else(project):
     write_stage(project, "double", PARAMETERS, "def halve(x):\n    return x / (len(params) - 11)\nhalve(3)")
     result = run(project, "double")
@@ -121,19 +141,16 @@ def test_an_error_that_says_what_to_do_is_printed_alone(project):
 
 @pytest.fixture
 def user(tmp_path):
-    """The folder of somebody with a kernel, a profile, figure settings and start-up code of their own."""
+    """The folder of somebody with a profile, figure settings and start-up code of their own."""
     user = tmp_path / "user"
-    kernel = {"argv": ["false"], "display_name": "other", "language": "python"}
     files = {
-        "kernels/python3/kernel.json": json.dumps(kernel),
         "profile_default/startup/00.py": "raise SystemExit(3)",
         "profile_default/ipython_kernel_config.py": "c.InteractiveShellApp.exec_lines = ['max = min']",
         "startup.py": "max = min",
         "matplotlibrc": "savefig.dpi: 7",
         "home/.config/matplotlib/matplotlibrc": "savefig.dpi: 7",
         "home/.ipython/profile_default/startup/00.py": "raise SystemExit(3)",
-        "home/.local/share/jupyter/kernels/python3/kernel.json": json.dumps(kernel),
-        "home/.jupyter/jupyter_config.py": "raise SystemExit(4)",
+        "profile_default/ipython_config.py": "c.InteractiveShellApp.exec_lines = ['max = min']",
     }
     for name, content in files.items():
         (user / name).parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +159,7 @@ def user(tmp_path):
 
 
 def test_nothing_of_the_user_reaches_a_stage(project, user):
-    """Kernels, start-up code, figure settings, locale, warnings as errors: the same report, byte for byte."""
+    """Start-up code, figure settings, locale, warnings as errors: the same report, byte for byte."""
     said = "print(sys.executable, max(1, 2), matplotlib.rcParams['savefig.dpi'], 'Überflutung 洪水')"
     write = "open('word.txt', 'w').write('洪水')\nassert sys.flags.optimize == 0\nnp.zeros(200)"
     write_stage(project, "double", PARAMETERS, f"import sys, matplotlib\nimport numpy as np\n{said}", write)
@@ -150,8 +167,7 @@ def test_nothing_of_the_user_reaches_a_stage(project, user):
     assert alone.returncode == 0, alone.stderr
     assert alone.stdout.strip() == f"{sys.executable} 2 figure Überflutung 洪水"
     report = (project / "reports" / "double.ipynb").read_bytes()
-    mine = {name: str(user) for name in ["JUPYTER_PATH", "JUPYTER_DATA_DIR", "IPYTHONDIR", "MPLCONFIGDIR"]}
-    mine |= {"HOME": str(user / "home"), "JUPYTER_CONFIG_DIR": str(user / "home" / ".jupyter")}
+    mine = {name: str(user) for name in ["IPYTHONDIR", "MPLCONFIGDIR"]} | {"HOME": str(user / "home")}
     mine |= {"PYTHONSTARTUP": str(user / "startup.py"), "MATPLOTLIBRC": str(user / "matplotlibrc")}
     mine |= {"PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "1", "MPLBACKEND": "module://none", "COLUMNS": "20"}
     mine |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
@@ -163,7 +179,7 @@ def test_nothing_of_the_user_reaches_a_stage(project, user):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_stage_takes_its_kernel_along(project, number):
+def test_a_killed_stage_is_gone(project, number):
     """What a SIGKILL leaves goes with the next run."""
     waiting = "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(0 if os.path.exists('go') else 60)"
     write_stage(project, "double", PARAMETERS, waiting)
@@ -173,11 +189,11 @@ def test_a_killed_stage_takes_its_kernel_along(project, number):
     while not (project / "pid").exists() or not (project / "pid").read_text():
         assert time.time() < deadline
         time.sleep(0.1)
-    kernel = psutil.Process(int((project / "pid").read_text()))
+    cells = psutil.Process(int((project / "pid").read_text()))
     process.send_signal(number)
     assert process.wait(timeout=30) != 0
-    while kernel.is_running() and kernel.status() != psutil.STATUS_ZOMBIE:
-        assert time.time() < deadline + 30, "the notebook's kernel is still running"
+    while cells.is_running() and cells.status() != psutil.STATUS_ZOMBIE:
+        assert time.time() < deadline + 30, "the notebook is still running"
         time.sleep(0.1)
     left = list((project / "reports").iterdir())
     assert bool(left) == (number == signal.SIGKILL)

@@ -3,8 +3,8 @@
 Before any work params.yaml is read and checked as a whole: exit status 2 with everything that is wrong with it. The
 notebook reads its settings there itself and receives the name=value pairs of the stage's matrix. The executed notebook
 goes to reports/STAGE[-value].ipynb, normalised: equal runs give equal bytes. When a cell fails, its traceback is
-printed, nothing is written there, and the exit status is 1. Progress is shown on standard error, unless --quiet. The
-kernel ends with the launcher, and the launcher with DVC, however those end; a second launcher of one stage waits.
+printed, nothing is written there, and the exit status is 1. Progress is shown on standard error, unless --quiet. Cells
+run in this process, which ends with DVC, however that ends; a second launcher of one stage waits.
 """
 
 import ast
@@ -13,11 +13,11 @@ import signal
 import sys
 from pathlib import Path
 
-# What whoever runs a stage may have set, and what would reach its notebook or change what it prints: other kernels,
-# start-up code, warnings as errors, checks switched off, figure settings, widths and colours.
+# What whoever runs a stage may have set, and what would reach its notebook or change what it prints: start-up code,
+# warnings as errors, checks switched off, figure settings, widths and colours.
 FOREIGN = (
-    "JUPYTER_PATH", "JUPYTER_CONFIG_PATH", "JUPYTER_PLATFORM_DIRS", "PYTHONSTARTUP", "PYTHONWARNINGS", "PYTHONOPTIMIZE",
-    "PYTHONINSPECT", "PYTHONIOENCODING", "MPLBACKEND", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR",
+    "PYTHONSTARTUP", "PYTHONWARNINGS", "PYTHONOPTIMIZE", "PYTHONINSPECT", "PYTHONIOENCODING", "MPLBACKEND",
+    "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR",
 )  # fmt: skip
 OWN = {"PYTHONUTF8": "1", "LC_ALL": "C", "TZ": "UTC"}  # text is UTF-8 whatever the locale; C is there everywhere
 
@@ -56,6 +56,15 @@ OF_TRIALS = {"trials", "comparison", "leakage", "sensitivity", "variants", "stat
 
 class StageError(Exception):
     """What stops a stage before its first cell."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+def terminate(*_):
+    """Stop what is running, as ^C does, so that it can clear up."""
+    raise Terminated
 
 
 def read_parameters(notebook: nbformat.NotebookNode, name: str) -> dict:
@@ -173,16 +182,15 @@ def explain(error) -> str:
     return "\n".join([f"cell {error.exec_count} failed:", source, "", *error.traceback])
 
 
-def use_own_kernel(folder: str) -> None:
-    """Let the kernel be this Python's, without kernels, profile and figure settings of whoever runs it."""
-    os.environ |= dict.fromkeys(["JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR"], folder)
-    os.environ |= {"JUPYTER_PREFER_ENV_PATH": "1", "JUPYTER_NO_CONFIG": "1", "MATPLOTLIBRC": os.devnull}
-    os.environ |= {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+def use_own_settings(folder: str) -> None:
+    """Let cells run without the profile and figure settings of whoever runs them."""
+    os.environ |= {"IPYTHONDIR": folder, "MATPLOTLIBRC": os.devnull}
+    os.environ |= {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     if (ROOT / "matplotlibrc").exists():  # matplotlib prefers one in the current folder: let it be loaded elsewhere
-        first = Path(folder, "profile_default", "startup", "00-figures.py")
-        first.parent.mkdir(parents=True)
-        away, back = (f"os.chdir({place!r})" for place in (folder, str(ROOT)))
-        first.write_text(f"import os\n{away}\nimport matplotlib\n{back}\n", encoding="utf-8")
+        os.chdir(folder)
+        import matplotlib  # noqa: F401
+
+        os.chdir(ROOT)
 
 
 def run_stage(stage: str, variant: dict[str, str], quiet: bool = False) -> Path:
@@ -196,20 +204,22 @@ def run_stage(stage: str, variant: dict[str, str], quiet: bool = False) -> Path:
     check_names(variant, parameters)
     check_here(stage, variant, read_settings(parameters[PARAMS]))
 
-    import papermill  # after the checks: it takes a second
+    import inprocess  # noqa: F401, after the checks: it takes a second
+    import papermill
 
     report = ROOT / "reports" / f"{'-'.join([stage, *variant.values()])}.ipynb"
     report.parent.mkdir(exist_ok=True)
     with held(report.with_name(f".{report.stem}.run.lock"), f"stage {report.stem}"), scratch_folder(report) as folder:
         for name in ("data", "models", "reports", "results"):
             clear_leftovers(ROOT / name)
-        use_own_kernel(str(folder / "jupyter"))
-        raw, ending = folder / "raw.ipynb", f"__import__('mmdisaster.runs').runs.end_with_parent({os.getpid()}, 9)"
-        papermill.execute_notebook(
-            template, raw, variant, kernel_name="python3", cwd=ROOT, progress_bar=False,
-            stdout_file=sys.stdout, stderr_file=None if quiet else sys.stderr,
-            extra_arguments=["--log-level=CRITICAL", f"--IPKernelApp.exec_lines={ending}"],
-        )  # fmt: skip
+        (own := folder / "ipython").mkdir()
+        use_own_settings(str(own))
+        raw = folder / "raw.ipynb"
+        with open(os.devnull, "w", encoding="utf-8") as nowhere:
+            papermill.execute_notebook(
+                template, raw, variant, "inprocess", kernel_name="python3", cwd=ROOT, progress_bar=False,
+                stdout_file=sys.stdout, stderr_file=nowhere if quiet else sys.stderr,
+            )  # fmt: skip
         with atomic_path(report) as temporary:
             nbformat.write(normalise(nbformat.read(raw, as_version=4)), temporary)
     return report
@@ -217,7 +227,7 @@ def run_stage(stage: str, variant: dict[str, str], quiet: bool = False) -> Path:
 
 def main(arguments: list[str]) -> int:
     """Exit status 0: done; 1: a cell failed; 2: refused before the first cell."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the notebook's kernel is shut down, too
+    signal.signal(signal.SIGTERM, terminate)
     words = [word for word in arguments if word != "--quiet"]
     if not words or not all("=" in pair for pair in words[1:]):
         print(__doc__, file=sys.stderr)
@@ -232,9 +242,9 @@ def main(arguments: list[str]) -> int:
     except StageError as error:
         print(f"stage {stage}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print(f"stage {' '.join(words)}: interrupted", file=sys.stderr)
-        return 130
+        return 143 if isinstance(error, Terminated) else 130
     except Exception as error:
         if type(error).__name__ != "PapermillExecutionError":
             raise

@@ -25,7 +25,7 @@ from mmdisaster.settings.tree import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("dvc.yaml", "audit/dvc.yaml")
-LAUNCHER = "tools/stage.py"
+LAUNCHERS = ["tools/inprocess.py", "tools/stage.py"]
 BY_FILE = ("steps", "study")  # they call every room: listed by file, and followed function by function
 KEPT = ".settings"  # stands for the attribute of an object
 PROPERTIES = dict.fromkeys(
@@ -310,9 +310,9 @@ def renew(stages: dict[str, Any], settings: Settings) -> None:
         if (renewed := per_modality(deps, settings)) != [*deps]:
             deps[:] = renewed
         for i in reversed(range(len(deps))):
-            if deps[i] == LAUNCHER or deps[i].startswith(("mmdisaster/", "nbs/stages/")):
+            if deps[i] in LAUNCHERS or deps[i].startswith(("mmdisaster/", "nbs/stages/")):
                 del deps[i]
-        for dep in reversed([LAUNCHER, notebook, *rooms(reached(imports(ast.parse(code)).values()))]):
+        for dep in reversed([*LAUNCHERS, notebook, *rooms(reached(imports(ast.parse(code)).values()))]):
             deps.insert(0, dep)
         found = params(stage, code, spec.get("matrix", {}), settings)
         spec.pop("params", None)
