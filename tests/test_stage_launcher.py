@@ -109,7 +109,10 @@ def test_outputs_are_those_of_a_kernel(project):
         "from IPython.display import Markdown, display\nprint('one')\ndisplay(Markdown('**two**'))\nprint('three')\n"
     )
     drawn = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
-    write_stage(project, "double", PARAMETERS, f"{shown}{{'four': 4}}", "5;", drawn, "%precision 3\n_ = 1", "1 / 3")
+    wide = "import pandas as pd\npd.DataFrame([{f'column number {i}': i for i in range(9)}])"
+    write_stage(
+        project, "double", PARAMETERS, f"{shown}{{'four': 4}}", "5;", drawn, "%precision 3\n_ = 1", "1 / 3", wide
+    )
     assert run(project, "double").returncode == 0
     cells = nbformat.read(project / "reports" / "double.ipynb", as_version=4).cells[1:]
     outputs = [[(out.output_type, out.get("text") or dict(out.data)) for out in cell.outputs] for cell in cells]
@@ -121,7 +124,8 @@ def test_outputs_are_those_of_a_kernel(project):
     ]
     assert outputs[1] == [] and outputs[4] == [("execute_result", {"text/plain": "0.333"})]
     assert [kind for kind, _ in outputs[2]] == ["display_data"] and outputs[2][0][1]["image/png"].startswith("iVBOR")
-    assert [cell.execution_count for cell in cells] == [2, 3, 4, 5, 6]
+    assert "column number 4" in outputs[5][0][1]["text/plain"] and "<table" in outputs[5][0][1]["text/html"]
+    assert [cell.execution_count for cell in cells] == [2, 3, 4, 5, 6, 7]
 
 
 def test_a_failing_cell_leaves_a_traceback_and_nothing_else(project):

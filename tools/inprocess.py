@@ -43,6 +43,7 @@ class Shell(InteractiveShell):
     """IPython's shell, whose outputs are kept as those of a notebook's cell."""
 
     displayhook_class, display_pub_class = Results, Displays
+    kernel = None  # pandas and others take a shell that has this for a notebook's, and another for a terminal's
 
     def __init__(self, **options):
         self.outputs = []
