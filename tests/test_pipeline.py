@@ -22,6 +22,7 @@ from mmdisaster.evaluation.metrics import micro_f1
 from mmdisaster.paper.tables import NAMES
 from mmdisaster.settings import read_settings
 from mmdisaster.study.trials import run_trial
+from mmdisaster.study.verdicts import WORST_FIRST, plain_word
 
 ROWS = ["visual", "audio", "text", "visual-audio", "visual-text", "text-audio", "early", "late", "proposed"]
 
@@ -246,7 +247,8 @@ def test_the_audit_runs_on_the_small_corpus(first_run, tmp_path):
     report = (results / "report.md").read_text()
     assert "simulated" in report and "nan" not in report.lower().split("## limits")[0]
     compared = json.loads((results / "comparison.json").read_text())
-    assert {line["verdict"] for line in compared["gains"]} <= {"supported", "not supported", "undecided"}
+    assert {plain_word(line["superiority"]) for line in compared["gains"]} <= {*WORST_FIRST}
+    assert len(compared["readings"]) == 1 and {line["row"] for line in compared["readings"].popitem()[1]} == {"late"}
     first = {line["row"]: line["seeds"][0] for line in compared["rows"] if line["metric"] == "micro_f1"}
     pipeline = json.loads((results / "evaluate.json").read_text())["test"]
     assert {row: found["micro_f1"]["value"] for row, found in pipeline.items()} == first
