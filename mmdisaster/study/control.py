@@ -82,7 +82,7 @@ def irrelevant(
     return Problem(X.astype(np.float32), Y)
 
 # %% ../../nbs/5_doubt/17_control.ipynb #ct-013
-LETTER = {"weights": "concept", "normalise": "none"}
+LETTER: dict[str, Any] = {"weights": "concept", "normalise": "none"}
 METHODS: dict[str, dict[str, Any]] = {  # name → settings of Algorithm 1
     "weights to the letter": {**LETTER, "stop": "none"},
     "weights per labelset": {"weights": "labelset", "normalise": "mean", "stop": "none"},
@@ -120,7 +120,8 @@ def _decide(
         known = Baseline()
         training = {name: getattr(known, name) for name in ("learning_rate", "batch_size", "max_epochs", "patience")}
         network = DenseClassifier(hidden=(known.hidden,)).set_params(**training, seed=derive_seed(seed, "late"))
-        return network.fit(X_train, Y_train, validation=(validation[0], validation[1])).predict_proba(X) >= known.threshold
+        network.fit(X_train, Y_train, validation=(validation[0], validation[1]))
+        return network.predict_proba(X) >= known.threshold
     fusion = Fusion(**METHODS[method], n_trees=n_trees, seed=seed)
     if method == "no weights, cost to the letter":
         fusion = fusion.model_copy(update={"C": mean_cost(Y_train, Fusion(**LETTER))})
@@ -131,7 +132,7 @@ def _decide(
 # %% ../../nbs/5_doubt/17_control.ipynb #ct-017
 def score_method(
     method: str,  # one of `METHODS`, or `LATE`
-    problem: Problem,
+    problem: Problem,  # its features and labels
     seed: int,  # of split, forest and network
     n_trees: int = 100,  # trees of the forest
 ) -> dict[str, float]:  # micro_f1, rare_f1
@@ -139,7 +140,8 @@ def score_method(
     X, Y = problem
     parts = split_clips(Y, seed=seed)
     train, validation, test = (np.flatnonzero(parts == part) for part in ("train", "validation", "test"))
-    decided = _decide(method, (X[train], Y[train], X[validation], Y[validation]), X[test], seed, n_trees).astype(np.uint8)
+    data = (X[train], Y[train], X[validation], Y[validation])
+    decided = _decide(method, data, X[test], seed, n_trees).astype(np.uint8)
     rarest = np.argsort(Y.sum(axis=0), kind="stable")[:3]
     return {"micro_f1": micro_f1(Y[test], decided), "rare_f1": float(concept_f1(Y[test], decided)[rarest].mean())}
 
@@ -163,10 +165,12 @@ CHECKS = (
     Check("irrelevant", "elimination", "whole path", "all features", "micro_f1"),
     Check("irrelevant", "Gini ranking", "whole path", "whole path, random order", "micro_f1"),
     Check("irrelevant", "elimination, over late fusion", "whole path", LATE, "micro_f1", control=False),
-    Check("irrelevant", "elimination by the text's rule", "the text's rule", "all features", "micro_f1", expected=False),
+    Check("irrelevant", "elimination by the text's rule", "the text's rule", "all features", "micro_f1",
+          expected=False),
     Check("overlapping", "weights to the letter, micro F1", "weights to the letter", "no weights, cost to the letter",
           "micro_f1", expected=False),
-    Check("overlapping", "weights per labelset, micro F1", "weights per labelset", "no weights", "micro_f1", expected=False),
+    Check("overlapping", "weights per labelset, micro F1", "weights per labelset", "no weights", "micro_f1",
+          expected=False),
 )  # fmt: skip
 
 
@@ -195,7 +199,7 @@ MOST_MISSED = 1  # splits in which an effect that is found may not be positive
 
 def make_problem(
     name: str,  # "overlapping" or "irrelevant"
-    planted: bool,
+    planted: bool,  # with its effect
     settings: Control,  # section `control`
 ) -> Problem:
     "A problem, with or without its effect."
@@ -217,7 +221,7 @@ def judge_checks(
             gains = [a[check.metric] - b[check.metric] for a, b in zip(*runs)]
             test, positive = corrected_t_test(gains, *sizes, level), sum(gain > 0 for gain in gains)
             found = test.low > 0 and positive >= len(gains) - MOST_MISSED
-            named = {"part": check.part, "problem": check.problem, "metric": check.metric}
+            named: dict[str, Any] = {"part": check.part, "problem": check.problem, "metric": check.metric}
             named |= {"planted": planted, "expected": check.expected}
             lines.append({**named, "seeds": gains, **test._asdict(), "positive": positive, "found": found})
     return pd.DataFrame(lines)

@@ -74,7 +74,7 @@ def part_sizes(
 
 # %% ../../nbs/5_doubt/15_power.ipynb #pw-023
 def add_power(
-    table: pd.DataFrame,  # one difference per row, with its `sd` over splits; `printed`, where there is a printed margin
+    table: pd.DataFrame,  # one difference per row, with its `sd` over splits; optional: `printed`
     parts: Sequence[HeldOut],  # one per split
     level: float = 0.95,  # of each interval
 ) -> pd.DataFrame:  # with error, level, detectable_80, detectable_50, detectable_80_high, chance_of_printed

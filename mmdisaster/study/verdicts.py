@@ -9,7 +9,7 @@ __all__ = ['UNTESTED', 'WORST_FIRST', 'LIMITS', 'READINGS', 'CLAIMED', 'superior
 
 # %% ../../nbs/5_doubt/16_verdicts.ipynb #vd-002
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,8 @@ WORST_FIRST = ("not supported", UNTESTED, "undecided", "supported")  # of many c
 
 
 def superiority(
-    low: float,  # ends of the simultaneous interval of a difference; positive: as claimed
-    high: float,
+    low: float,  # end of the simultaneous interval of a difference; positive: as claimed
+    high: float,  # the other end
     room: float = math.nan,  # what the best row could lead by
     detectable: float = math.nan,  # what is found with a chance of 80 %
 ) -> str:  # word, and reason in brackets
@@ -42,8 +42,8 @@ def superiority(
 
 # %% ../../nbs/5_doubt/16_verdicts.ipynb #vd-008
 def printed_margin(
-    low: float,  # ends of the simultaneous interval of a difference
-    high: float,
+    low: float,  # end of the simultaneous interval of a difference
+    high: float,  # the other end
     printed: float,  # the margin; NaN: the paper printed none
     room: float = math.nan,  # what the best row could lead by
     detectable: float = math.nan,  # what is found with a chance of 80 %
@@ -128,10 +128,11 @@ def judge(
 
 # %% ../../nbs/5_doubt/16_verdicts.ipynb #vd-026
 def records(
-    table: pd.DataFrame,
+    table: pd.DataFrame,  # of numbers and words
 ) -> list[dict[str, Any]]:  # one per row
     "A table for JSON, null where a number isn't known."
-    return table.astype(object).where(table.notna(), None).to_dict("records")
+    found = table.astype(object).where(table.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in line.items()} for line in found]
 
 # %% ../../nbs/5_doubt/16_verdicts.ipynb #vd-042
 READINGS = {  # name → values of section `fusion`
@@ -170,7 +171,7 @@ CLAIMED = {"micro_f1": "micro F1", "hamming_loss": "Hamming loss", "map_decision
 
 
 def _known(
-    values: Sequence[float | None],
+    values: Iterable[float | None],
     signed: bool = False,
 ) -> str:
     "A number, or the range of several, or that it isn't known."
