@@ -77,7 +77,7 @@ def add_power(
     table: pd.DataFrame,  # one difference per row, with its `sd` over splits; optional: `printed`
     parts: Sequence[HeldOut],  # one per split
     level: float = 0.95,  # of each interval
-) -> pd.DataFrame:  # with error, level, detectable_80, detectable_50, detectable_80_high, chance_of_printed
+) -> pd.DataFrame:  # with error, level, detectable_80, _50, _80_alone, _80_high, and chance_of_printed
     "What each difference would have had to be, to be found."
     splits, (n_train, n_test) = len(parts), part_sizes(parts)
     errors = [standard_error(sd, splits, n_train, n_test) for sd in table["sd"]]
@@ -85,6 +85,7 @@ def add_power(
     found = table.assign(error=errors, level=level)
     for power, ratio in ratios.items():
         found[f"detectable_{power * 100:.0f}"] = ratio * found["error"]
+    found["detectable_80_alone"] = detectable(1.0, splits) * found["error"]
     found["detectable_80_high"] = found["detectable_80"] * largest_spread(1.0, splits)
     if "printed" in table:
         margins = zip(table["printed"], errors)

@@ -57,7 +57,9 @@ def printed_margin(
         return "excluded (interval below it)"
     if low > printed:
         return "exceeded (interval above it)"
-    return f"{UNTESTED} (detectable margin larger)" if detectable > printed else "consistent (interval holds it)"
+    if low <= 0 and detectable > printed:
+        return f"{UNTESTED} (detectable margin larger)"
+    return "consistent (interval holds it)"
 
 # %% ../../nbs/5_doubt/16_verdicts.ipynb #vd-011
 def plain_word(
