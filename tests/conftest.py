@@ -34,6 +34,7 @@ SMALL = {  # the same pipeline on 60 clips
     "evaluate": {"resamples": 50},
     "audit": {"clips": [290, 330], "tables": 20},
     "comparison": {"resamples": 50},
+    "control": {"clips": 200, "features": 24, "n_trees": 5},
     "distillation": {"seeds": [2019, 2020], "k": 4, "share": 0.5, "components": 4, "max_epochs": 1, "seconds": 0.5},
 }
 

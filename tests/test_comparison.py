@@ -10,15 +10,15 @@ from scipy import stats
 from mmdisaster.core import load_json
 from mmdisaster.data.split import Split, split_clips
 from mmdisaster.study.comparison import (
-    Difference,
     compare_rows,
     corrected_t_test,
     held_out,
     holm,
     leakage_table,
     permutation_test,
-    verdict,
 )
+from mmdisaster.study.power import detectable, standard_error
+from mmdisaster.study.verdicts import UNTESTED, over_all, plain_word, printed_margin, superiority
 
 PRINTED = {
     name: {"micro_f1": f1, "hamming_loss": hl, "map": f1}
@@ -53,24 +53,47 @@ def test_holm_by_brute_force():
 
 
 @pytest.mark.parametrize(
-    "mean, low, high, p, expected",
+    "low, high, room, detectable, better, margin",
     [
-        (0.03, 0.01, 0.05, 0.01, "supported"),
-        (0.03, -0.01, 0.07, 0.2, "undecided"),
-        (0.0, -0.02, 0.02, 1.0, "not supported"),
-        (-0.03, -0.05, -0.01, 0.01, "not supported"),
-        (-0.03, -0.1, 0.05, 0.3, "undecided"),  # worse, but the printed margin is still possible
+        (0.01, 0.05, 0.08, 0.02, "supported", "consistent"),
+        (0.01, 0.03, 0.08, 0.02, "supported", "excluded"),
+        (0.05, 0.09, 0.08, 0.02, "supported", "exceeded"),
+        (-0.02, 0.02, 0.08, 0.03, "undecided", "excluded"),
+        (-0.02, 0.06, 0.08, 0.03, "undecided", "consistent"),
+        (-0.02, 0.06, 0.08, 0.05, "undecided", UNTESTED),  # five splits wouldn't see the printed margin
+        (-0.02, 0.06, np.nan, 0.03, "undecided", "consistent"),  # room not known
+        (-0.02, 0.02, 0.01, 0.03, UNTESTED, UNTESTED),  # no room
+        (-0.05, -0.01, 0.08, 0.02, "not supported", "excluded"),
+        (-0.05, -0.01, 0.01, 0.02, "not supported", UNTESTED),  # worse, and nothing could have been better
     ],
 )
-def test_verdicts(mean, low, high, p, expected):
-    assert verdict(Difference(mean, 0.01, low, high, p), p, printed=0.04) == expected
+def test_superiority_and_the_printed_margin_are_judged_apart(low, high, room, detectable, better, margin):
+    assert plain_word(superiority(low, high, room, detectable)) == better
+    assert plain_word(printed_margin(low, high, 0.04, room, detectable)) == margin
+
+
+def test_a_claim_about_all_is_as_strong_as_its_weakest_part():
+    assert over_all(["supported (interval above 0)"] * 3) == "supported"
+    assert over_all(["supported (interval above 0)", "undecided (interval holds 0)"]) == "undecided"
+    assert over_all(["supported", "not supported", "undecided", UNTESTED]) == "not supported"
+
+
+def test_power_by_simulation():
+    """Differences of splits that share clips; how often the simultaneous interval lies above zero."""
+    rng, rho, level = np.random.default_rng(5), 308 / 1232, 1 - 0.05 / 8
+    noise = rng.normal(size=(6000, 1)) * np.sqrt(rho) + rng.normal(size=(6000, 5)) * np.sqrt(1 - rho)
+    error = standard_error(np.sqrt(1 - rho), 5, 924, 308)
+    for power in (0.5, 0.8):
+        d = detectable(error, 5, power, level) + noise
+        half = stats.t.ppf((1 + level) / 2, 4) * np.sqrt(1 / 5 + 308 / 924) * d.std(axis=1, ddof=1)
+        assert (d.mean(axis=1) > half).mean() == pytest.approx(power, abs=0.02)
 
 
 def test_a_planted_gain_is_supported_and_none_is_not():
     better = compare_rows(parts_of(0, {"proposed": 0.05, "late": 0.2}), PRINTED)
-    assert (better["verdict"] == "supported").all()
+    assert (better["low"] > 0).all()
     same = compare_rows(parts_of(1, {"proposed": 0.2, "late": 0.2}), PRINTED)
-    assert not (same["verdict"] == "supported").any()
+    assert not (same["low"] > 0).any()
 
 
 def test_swapping_whole_videos_finds_less_than_swapping_clips():

@@ -22,6 +22,7 @@ from mmdisaster.evaluation.metrics import micro_f1
 from mmdisaster.paper.tables import NAMES
 from mmdisaster.settings import read_settings
 from mmdisaster.study.trials import run_trial
+from mmdisaster.study.verdicts import WORST_FIRST, plain_word
 
 ROWS = ["visual", "audio", "text", "visual-audio", "visual-text", "text-audio", "early", "late", "proposed"]
 
@@ -226,7 +227,7 @@ def test_the_audit_runs_on_the_small_corpus(first_run, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(first_run, folder, ignore=shutil.ignore_patterns(".dvc"))
     params = yaml.safe_load((folder / "params.yaml").read_text())
-    for section in ["comparison", "leakage", "sensitivity"]:
+    for section in ["comparison", "leakage", "sensitivity", "control"]:
         params[section]["seeds"] = SEEDS
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     for seed in SEEDS:
@@ -237,7 +238,7 @@ def test_the_audit_runs_on_the_small_corpus(first_run, tmp_path):
     for name in set(params["variants"]) | set(params["static"]):
         if not (made / f"{name}.json").exists():
             shutil.copy(made / "audio-shift-0.json", made / f"{name}.json")
-    run_together(folder, ["leakage"], ["sensitivity"])
+    run_together(folder, ["leakage"], ["sensitivity"], ["control"])
     run_together(folder, ["distillation"])
     shutil.copy(ROOT / "results" / "benchmarks.json", folder / "results")
     run_together(folder, ["report"])
@@ -245,7 +246,8 @@ def test_the_audit_runs_on_the_small_corpus(first_run, tmp_path):
     report = (results / "report.md").read_text()
     assert "simulated" in report and "nan" not in report.lower().split("## limits")[0]
     compared = json.loads((results / "comparison.json").read_text())
-    assert {line["verdict"] for line in compared["gains"]} <= {"supported", "not supported", "undecided"}
+    assert {plain_word(line["superiority"]) for line in compared["gains"]} <= {*WORST_FIRST}
+    assert len(compared["readings"]) == 1 and {line["row"] for line in compared["readings"].popitem()[1]} == {"late"}
     first = {line["row"]: line["seeds"][0] for line in compared["rows"] if line["metric"] == "micro_f1"}
     pipeline = json.loads((results / "evaluate.json").read_text())["test"]
     assert {row: found["micro_f1"]["value"] for row, found in pipeline.items()} == first

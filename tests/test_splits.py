@@ -15,12 +15,13 @@ from mmdisaster.data.corpus import read_corpus, save_corpus
 from mmdisaster.data.inspection import format_problems, inspect_corpus
 from mmdisaster.data.manifest import ManifestError, read_manifest
 from mmdisaster.data.sequences import Sequences
-from mmdisaster.data.split import PARTS, shared_videos
+from mmdisaster.data.split import PARTS, shared_videos, split_clips
 from mmdisaster.evaluation.rows import evaluate
 from mmdisaster.fusion.algorithm1 import Algorithm1
 from mmdisaster.media.sound import read_waveform
 from mmdisaster.settings.reading import SettingsError, read_settings
 from mmdisaster.settings.sections import Evaluate, Split
+from mmdisaster.simulate.clips import SimulationSettings, simulate_labels
 from mmdisaster.steps.evaluation import measure_rows
 from mmdisaster.steps.split import choose_split, split_corpus, split_words
 from mmdisaster.study.folds import run_folds, summarise_folds
@@ -98,6 +99,38 @@ def test_a_table_beside_the_manifest(tmp_path, suffix):
     for name, fault in [("../folds.csv", "inside the manifest's folder"), ("none.csv", "an existing file")]:
         with pytest.raises(ManifestError, match=fault):
             read_manifest(path, given=name)
+
+
+@pytest.fixture(scope="session")
+def paper_labels():
+    """Source video and labels of 1,540 clips with Table I's counts."""
+    return simulate_labels(SimulationSettings())
+
+
+@pytest.mark.parametrize("seed", range(2019, 2029))
+def test_the_papers_split_is_exact(paper_labels, seed):
+    """924, 308 and 308 clips by clip; concepts within half a percentage point by clip, and within one by video."""
+    videos, Y = paper_labels
+    for by, most in [("clip", 0.5), ("video", 1.0)]:
+        parts = split_clips(Y, videos, by=by, seed=seed)
+        sizes = [int((parts == part).sum()) for part in PARTS]
+        assert sizes == [924, 308, 308] if by == "clip" else np.allclose(sizes, [924, 308, 308], atol=3)
+        shares = np.array([Y[parts == part].mean(axis=0) for part in PARTS])
+        assert 100 * np.abs(shares - Y.mean(axis=0)).max() < most
+        assert by == "clip" or not any(len(set(parts[videos == video])) > 1 for video in set(videos))
+
+
+@pytest.mark.parametrize("clips, concepts", [(10, 1), (13, 3), (60, 5), (2000, 40)])
+def test_splits_of_any_size_are_exact(clips, concepts):
+    """Sizes to the clip, and counts as near as rounding allows, for clips without labels as well."""
+    rng = np.random.default_rng(clips)
+    Y = (rng.random((clips, concepts)) < rng.random(concepts) / 2).astype(np.uint8)
+    parts = split_clips(Y, fractions=(0.5, 0.25, 0.25))
+    held = [round(clips / 4)] * 2
+    assert [int((parts == part).sum()) for part in PARTS] == [clips - sum(held), *held]
+    columns = np.column_stack([Y, Y.sum(axis=1) == 0])
+    errors = [columns[parts == part].sum(axis=0) - (parts == part).sum() * columns.mean(axis=0) for part in PARTS]
+    assert np.abs(errors).max() <= 1.5
 
 
 @pytest.mark.parametrize("videos", ["two clips each", "one clip each"])

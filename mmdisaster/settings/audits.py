@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CORPUS', 'POSITIVES', 'SEEDS', 'Seeds', 'DataSets', 'Layers', 'MOST_SECONDS', 'Changes', 'Variants', 'VARIANTS',
-           'STATIC', 'Audit', 'seeds_knob', 'Interval', 'Comparison', 'Leakage', 'Sensitivity', 'Benchmarks',
+           'STATIC', 'Audit', 'seeds_knob', 'Interval', 'Comparison', 'Leakage', 'Sensitivity', 'Control', 'Benchmarks',
            'BenchmarkTable', 'Report', 'Distillation']
 
 # %% ../../nbs/7_ground/03_audits.ipynb #s-003
@@ -82,6 +82,19 @@ class Sensitivity(Interval):
     "What is each choice worth?"
 
     seeds: Seeds = seeds_knob(SEEDS[:4], "our choice: of comparison's, two for each core; variants are run with these")
+
+# %% ../../nbs/7_ground/03_audits.ipynb #s-070
+class Control(Interval):
+    "Are planted effects found, and no others?"
+
+    seeds: Seeds = seeds_knob(SEEDS, "our choice: those of comparison")
+    clips: int = knob(1540, "clips of each problem", "paper §IV-A", ge=200, le=20_000)
+    features: int = knob(384, "features of each clip", "paper §III-C", ge=21, le=4096)
+    share: float = knob(0.43, "how often a rare concept is shown where it could be", "our choice: below a half, so that only weights name it",
+                        gt=0.35, lt=1)  # fmt: skip
+    informative: int = knob(14, "features that carry labels, where the others carry nothing", "our choice: two for each concept", ge=7, le=21)
+    n_trees: int = knob(100, "trees of the forest that ranks", "our choice: minutes on two cores", ge=1, le=10_000)
+    seed: int = seed_knob("of the problems")
 
 # %% ../../nbs/7_ground/03_audits.ipynb #s-059
 DataSets = Annotated[tuple[Literal["emotions", "scene"], ...], AfterValidator(different)]

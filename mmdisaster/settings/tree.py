@@ -19,6 +19,7 @@ from mmdisaster.settings.audits import (
     Benchmarks,
     BenchmarkTable,
     Comparison,
+    Control,
     Distillation,
     Leakage,
     Report,
@@ -86,6 +87,7 @@ class Settings(Section):
     static: Variants = knob(STATIC, "register entries that decide what is extracted")
     comparison: Comparison = Comparison()
     leakage: Leakage = Leakage()
+    control: Control = Control()
     benchmarks: Benchmarks = Benchmarks()
     benchmark_table: BenchmarkTable = BenchmarkTable()
     sensitivity: Sensitivity = Sensitivity()
