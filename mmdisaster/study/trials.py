@@ -72,9 +72,11 @@ def _temporal_features(
     sequences: Sequences,  # its static features
     split: Split,
     settings: Settings,
-) -> np.ndarray:  # (clips, width)
+) -> tuple[np.ndarray, np.ndarray]:  # (clips, width); and (width,), of a clip that lacks the modality
     "Step `temporal`."
-    return learn_temporal(modality, sequences, split, settings.temporal).transform(sequences)
+    network = learn_temporal(modality, sequences, split, settings.temporal)
+    nothing = Sequences(np.zeros((1, sequences.values.shape[1])), np.array([0, 1]))
+    return network.transform(sequences), network.transform(nothing)[0]
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-014
 def _score(
@@ -100,6 +102,7 @@ class Trial:
     learnt: dict[str, Sequences]  # modality → static features, of those whose weights the split decides
     temporal: dict[str, np.ndarray]  # modality → (clips, width)
     scored: dict[str, Scored]  # row of Table II → scores and decisions
+    nothing: dict[str, np.ndarray]  # modality → (width,) temporal features of a clip that lacks it
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-017b
 def _differing(
@@ -155,16 +158,19 @@ def run_trial(
     learnt |= {name: _learn_features(name, manifest, split, settings, models) for name in anew}
     static = {**static, **learnt}
     temporal, scored = (dict(known.temporal), dict(known.scored)) if known else ({}, {})
+    nothing = dict(known.nothing) if known else {}
     with workers_may_die("a trial"), Parallel(n_jobs) as parallel:
         order = sorted(stale, key=lambda name: (-static[name].values.size, name))  # longest first
         learn = delayed(in_worker(_temporal_features))
-        temporal |= zip(order, parallel(learn(name, static[name], split, settings) for name in order))
+        made = dict(zip(order, parallel(learn(name, static[name], split, settings) for name in order)))
+        temporal |= {name: vectors for name, (vectors, _) in made.items()}
+        nothing |= {name: vector for name, (_, vector) in made.items()}
         again = [
             name for name in reversed(rows) if stale or ("fusion" if name == "proposed" else "baseline") in differs
         ]
         score = delayed(in_worker(_score))
         scored |= zip(again, parallel(score(name, static, temporal, split, settings) for name in again))
-    return Trial(settings, split, learnt, temporal, {name: scored[name] for name in rows})
+    return Trial(settings, split, learnt, temporal, {name: scored[name] for name in rows}, nothing)
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-029
 def save_trial(
@@ -180,6 +186,7 @@ def save_trial(
     learnt |= {f"{name}.offsets": found.offsets for name, found in trial.learnt.items()}
     save_arrays(folder / "learnt.safetensors", learnt)
     save_arrays(folder / "temporal.safetensors", trial.temporal)
+    save_arrays(folder / "nothing.safetensors", trial.nothing)
     arrays = {f"{name}.{kind}": array for name, found in trial.scored.items() for kind, array in found.items()}
     save_arrays(folder / "scores.safetensors", arrays)
     save_json(folder / "settings.json", trial.settings.model_dump(mode="json"))
@@ -202,6 +209,7 @@ def load_trial(
         {name: Sequences(learnt[f"{name}.values"], learnt[f"{name}.offsets"]) for name in settings.fitted},
         load_arrays(folder / "temporal.safetensors"),
         {name: scored[name] for name in settings.rows if name in scored},
+        load_arrays(folder / "nothing.safetensors"),
     )
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-033
