@@ -8,6 +8,7 @@ __all__ = ['ANY', 'PLACE', 'DASHES', 'kept_after', 'lose_static', 'score_pattern
 
 # %% ../../nbs/5_doubt/18_missing.ipynb #km-003
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -240,7 +241,7 @@ def _fall_words(
     joined = [name for name, row in rows.items() if modality in row.modalities and len(row.modalities) > 1]
     falls = at.loc["complete"].loc[joined].sort_values("change")
     words = (
-        f"{modality} lost by {share:.0%}: of the rows that join it with others, {falls.index[0]} falls most "
+        f"{modality} lost by {share:.0%} of the test clips: of the rows that join it with others, {falls.index[0]} falls most "
         f"({_mean_words('by', falls.iloc[0], 'change')} to {falls.iloc[0]['mean']:.3f}), {falls.index[-1]} least "
         f"({_mean_words('by', falls.iloc[-1], 'change')})."
     )
@@ -262,11 +263,12 @@ def reading(
     half = min(sorted(curves["share"].unique())[1:], key=lambda share: abs(share - 0.5))
     mixed = curves[(curves["lost"] == ANY) & (curves["share"] == half)].set_index(["trained", "row"])
     whole = curves[(curves["lost"] == ANY) & (curves["share"] == 0)].set_index(["trained", "row"])
-    falls = mixed.loc["complete"].sort_values("change")
+    joined = [name for name, row in rows.items() if len(row.modalities) > 1]
+    falls = mixed.loc["complete"].loc[joined].sort_values("change")
     three = ["early", "late", "proposed"]
     return [
         *(_fall_words(curves, rows, modality) for modality in modalities),
-        f"any lost with probability {half:g}: {falls.index[0]} falls fastest ({_mean_words('by', falls.iloc[0], 'change')} to "
+        f"any lost with probability {half:g}: of the rows that join modalities {falls.index[0]} falls fastest ({_mean_words('by', falls.iloc[0], 'change')} to "
         f"{falls.iloc[0]['mean']:.3f}), {falls.index[-1]} slowest ({_mean_words('by', falls.iloc[-1], 'change')} to "
         f"{falls.iloc[-1]['mean']:.3f}); the best of what is left is {mixed.loc['complete', 'mean'].idxmax()} "
         f"({mixed.loc['complete', 'mean'].max():.3f}).",
@@ -284,7 +286,9 @@ def _loss_panel(
     rows: Mapping[str, Approach],  # of Table II
 ) -> None:
     "One line per row, with intervals of those that join all modalities."
-    for color, (name, row) in zip(PALETTE, rows.items()):
+    order = sorted(rows, key=lambda name: rows[name].fusion in DASHES)  # the strongest colours for all modalities
+    for color, name in zip(cycle(PALETTE), order):
+        row = rows[name]
         line, full = found[found["row"] == name], row.fusion not in DASHES
         style = DASHES.get(row.fusion, "-")
         ax.plot(line["share"], line["mean"], style, color=color, lw=2 if full else 1.3, label=name)
