@@ -23,7 +23,7 @@ def table_one(
     return pd.DataFrame({"Concept": concepts, "Instances": counts, "Share of labels": counts / counts.sum()})
 
 # %% ../../nbs/4_experiment/04_tables.ipynb #k-missing-2
-LIKE = {"micro_f1": "Micro F1", "hamming_loss": "HL", "map_decisions": "MAP of decisions", "map": "MAP"}  # metric → heading
+LIKE = {"micro_f1": "Micro F1", "hamming_loss": "HL", "map_decisions": "MAP of decisions", "map": "MAP"}  # headings
 
 # %% ../../nbs/4_experiment/04_tables.ipynb #18-016
 def table_two(
@@ -50,7 +50,7 @@ def format_table_two(
 ) -> pd.DataFrame:  # text cells: paper, "ours [low, high]", signed difference
     "Table II for reading: the interval stands with the value, differences carry their sign."
     shown = table[["Approach", "Features"]].copy()
-    for title in [name.removesuffix(" ours") for name in table if name.endswith(" ours")]:
+    for title in [name.removesuffix(" ours") for name in map(str, table.columns) if name.endswith(" ours")]:
         values = zip(table[f"{title} ours"], table[f"{title} low"], table[f"{title} high"])
         ours = [f"{value:.4f} [{low:.3f}, {high:.3f}]" for value, low, high in values]
         if f"{title} paper" not in table:

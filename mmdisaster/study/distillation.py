@@ -116,7 +116,8 @@ def in_words(
 ) -> str:
     "What a difference between learnt and other weights says."
     if splits < FEWEST:
-        return f"With learnt weights, {what} differs from that with {others} by {difference.mean:+.4f} over {splits} splits; so few can't tell."
+        by = f"{difference.mean:+.4f} over {splits} splits"
+        return f"With learnt weights, {what} differs from that with {others} by {by}; so few can't tell."
     size = f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
     if difference.low > 0 or difference.high < 0:
         how = "higher" if difference.low > 0 else "lower"

@@ -9,6 +9,7 @@ __all__ = ['ANY', 'PLACE', 'DASHES', 'kept_after', 'lose_static', 'score_pattern
 # %% ../../nbs/5_doubt/18_missing.ipynb #km-003
 from collections.abc import Mapping, Sequence
 from itertools import cycle
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -97,7 +98,7 @@ def score_patterns(
 def draw_losses(
     trial: Trial,  # whose clips lose modalities
     settings: Missing,  # section `missing`
-) -> tuple[np.ndarray, np.ndarray]:  # u of the test clips, (draws, test clips, modalities), and of all, (clips, modalities)
+) -> tuple[np.ndarray, np.ndarray]:  # u of test clips, (draws, test clips, modalities); and of all clips
     "The numbers that decide which test clips lose what; and, in another draw, which training and validation clips."
     width, m = len(trial.settings.present), len(trial.split.rows("test"))
     streams = [
@@ -209,21 +210,24 @@ def loss_table(
     rows: Mapping[str, Approach],  # of Table II
 ) -> pd.DataFrame:  # text cells
     "Micro F1 of each row where modalities are lost, for reading."
-    at, lines = curves.set_index(PLACE), []
+    at, lines = {tuple(line[name] for name in PLACE): line for line in curves.to_dict("records")}, []
     for name, trained in dict.fromkeys(zip(curves["row"], curves["trained"])):
         row = rows[name]
         fusion = "" if row.fusion in ("single", "pair") else f", {row.fusion}"
         line = {"Row": f"{row.features}{fusion}", "Training clips": trained}
         for title, place in _columns(curves).items():
-            found = at.loc[(name, trained, *place)]
+            found = at[name, trained, *place]
             line[title] = f"{found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
         lines.append(line)
     return pd.DataFrame(lines)
 
 # %% ../../nbs/5_doubt/18_missing.ipynb #km-045
+_FUSIONS = ("early", "late", "proposed")  # the rows of all modalities
+
+
 def _mean_words(
     name: str,  # what the number is about
-    found: pd.Series,  # a line of `over_seeds`
+    found: Any,  # a line of `over_seeds`
     kind: str,  # "change" or "gain"
 ) -> str:
     "A difference with its interval."
@@ -241,15 +245,15 @@ def _fall_words(
     joined = [name for name, row in rows.items() if modality in row.modalities and len(row.modalities) > 1]
     falls = at.loc["complete"].loc[joined].sort_values("change")
     words = (
-        f"{modality} lost by {share:.0%} of the test clips: of the rows that join it with others, {falls.index[0]} falls most "
+        f"{modality} lost by {share:.0%} of the test clips: of the rows that join it, {falls.index[0]} falls most "
         f"({_mean_words('by', falls.iloc[0], 'change')} to {falls.iloc[0]['mean']:.3f}), {falls.index[-1]} least "
         f"({_mean_words('by', falls.iloc[-1], 'change')})."
     )
     whole = max((row.modalities for row in rows.values()), key=len)
     never = [name for name, row in rows.items() if {*row.modalities} == {*whole} - {modality}]
     if never and (better := at.loc[("complete", never[0]), "mean"]):
-        compared = [f"{name} {at.loc[('complete', name), 'mean']:.3f}, trained with losses {at.loc[('with losses', name), 'mean']:.3f}"
-                    for name in ("early", "late", "proposed")]  # fmt: skip
+        pairs = {name: [at.loc[(way, name), "mean"] for way in ("complete", "with losses")] for name in _FUSIONS}
+        compared = [f"{name} {plain:.3f}, trained with losses {lossy:.3f}" for name, (plain, lossy) in pairs.items()]
         words += f" The row that never had it, {never[0]}, has {better:.3f}; {'; '.join(compared)}."
     return words
 
@@ -265,19 +269,19 @@ def reading(
     whole = curves[(curves["lost"] == ANY) & (curves["share"] == 0)].set_index(["trained", "row"])
     joined = [name for name, row in rows.items() if len(row.modalities) > 1]
     falls = mixed.loc["complete"].loc[joined].sort_values("change")
-    three = ["early", "late", "proposed"]
+    gains = ["; ".join(_mean_words(n, at.loc[("with losses", n)], "gain") for n in _FUSIONS) for at in (mixed, whole)]
+    first, last = falls.iloc[0], falls.iloc[-1]
     return [
         *(_fall_words(curves, rows, modality) for modality in modalities),
-        f"any lost with probability {half:g}: of the rows that join modalities {falls.index[0]} falls fastest ({_mean_words('by', falls.iloc[0], 'change')} to "
-        f"{falls.iloc[0]['mean']:.3f}), {falls.index[-1]} slowest ({_mean_words('by', falls.iloc[-1], 'change')} to "
-        f"{falls.iloc[-1]['mean']:.3f}); the best of what is left is {mixed.loc['complete', 'mean'].idxmax()} "
-        f"({mixed.loc['complete', 'mean'].max():.3f}).",
-        f"Training with losses changes micro F1 there: {'; '.join(_mean_words(n, mixed.loc[('with losses', n)], 'gain') for n in three)}; "
-        f"and where nothing is lost: {'; '.join(_mean_words(n, whole.loc[('with losses', n)], 'gain') for n in three)}.",
+        f"any lost with probability {half:g}: of the rows that join modalities {falls.index[0]} falls fastest "
+        f"({_mean_words('by', first, 'change')} to {first['mean']:.3f}), {falls.index[-1]} slowest "
+        f"({_mean_words('by', last, 'change')} to {last['mean']:.3f}); the best of what is left is "
+        f"{mixed.loc['complete', 'mean'].idxmax()} ({mixed.loc['complete', 'mean'].max():.3f}).",
+        f"Training with losses changes micro F1 there: {gains[0]}; and where nothing is lost: {gains[1]}.",
     ]
 
 # %% ../../nbs/5_doubt/18_missing.ipynb #km-051
-DASHES = {"single": ":", "pair": "--"}  # where a row's modalities are joined → how its line is drawn; else in one stroke
+DASHES = {"single": ":", "pair": "--"}  # where modalities are joined → how a line is drawn; else in one stroke
 
 
 def _loss_panel(
@@ -305,7 +309,8 @@ def missing_figure(
     kinds, ways = curves["lost"].unique(), curves["trained"].unique()
     with plt.rc_context(STYLE):
         size = (8, 2.5 * len(kinds) + 1.2)
-        figure, axes = plt.subplots(len(kinds), len(ways), figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained")
+        figure = plt.figure(figsize=size, layout="constrained")
+        axes = figure.subplots(len(kinds), len(ways), sharex=True, sharey=True, squeeze=False)
         for i, kind in enumerate(kinds):
             for j, way in enumerate(ways):
                 found = curves[(curves["lost"] == kind) & (curves["trained"] == way)]

@@ -83,8 +83,8 @@ def fit_row(
     name: str,  # of the row
     static: Mapping[str, Sequences],  # modality → static features
     temporal: Mapping[str, np.ndarray],  # modality → temporal features
-    split: Split,
-    settings: Settings,
+    split: Split,  # of the same clips
+    settings: Settings,  # of the trial
 ) -> Scored:
     "Step `baseline` or `fusion`: one row of Table II, fitted and scored, for every clip."
     if name != "proposed":
