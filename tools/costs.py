@@ -35,12 +35,12 @@ def main() -> int:
     save_json(results / "costs.json", record)
     table, beside = costs_table(record, settings.rows), extraction_table(record, len(split.clip_ids))
     page = (
-        f"# What each row costs\n\nMeasured once by `make costs` on: {record['machine']}. Seconds of processor time, on "
-        "one core; another machine takes others, and the same one as well. No stage makes them, so that tables and figures "
-        f"stay the same from run to run.\n\n{markdown_table(table)}\nParameters: of a network all weights; of Algorithm "
-        "1 the weights and offsets of its hyperplanes. Epochs until training stopped (and which was kept). Seconds with "
-        "its temporal networks: as if the row were trained alone; in the pipeline rows share them. Runs: how often the "
-        "row is fitted in pipeline, trials, variants and with losses of modalities.\n\n"
+        f"# What each row costs\n\nMeasured once by `make costs` on: {record['machine']}. Seconds of processor time, "
+        "on one core; another machine takes others, and the same one as well. No stage makes them, so that tables and "
+        f"figures stay the same from run to run.\n\n{markdown_table(table)}\nParameters: of a network all weights; of "
+        "Algorithm 1 the weights and offsets of its hyperplanes. Epochs until training stopped (and which was kept). "
+        "Seconds with its temporal networks: as if the row were trained alone; in the pipeline rows share them. Runs: "
+        "how often the row is fitted in pipeline, trials, variants and with losses of modalities.\n\n"
         f"What all rows share:\n\n{markdown_table(beside)}\n{record['note']}\n"
     )
     with atomic_path(results / "costs.md") as temporary:
