@@ -284,7 +284,7 @@ def reading(
 DASHES = {"single": ":", "pair": "--"}  # where modalities are joined → how a line is drawn; else in one stroke
 
 
-def _loss_panel(
+def _curves_panel(
     ax: Axes,
     found: pd.DataFrame,  # of `over_seeds`, one kind of loss and of training
     rows: Mapping[str, Approach],  # of Table II
@@ -314,7 +314,7 @@ def missing_figure(
         for i, kind in enumerate(kinds):
             for j, way in enumerate(ways):
                 found = curves[(curves["lost"] == kind) & (curves["trained"] == way)]
-                _loss_panel(axes[i, j], found, rows)
+                _curves_panel(axes[i, j], found, rows)
                 what = "any modality" if kind == ANY else kind
                 axes[i, j].set_title(f"{what} lost; trained {'on complete clips' if way == 'complete' else way}")
             axes[i, 0].set_ylabel("micro F1")
