@@ -29,8 +29,8 @@ def main() -> int:
     sample = manifest[manifest["clip_id"].isin(split.clip_ids)].head(SAMPLE)
     weights = {name: ROOT / f"models/weights-{name}.safetensors" for name in settings.present}
     static = {name: read_store(ROOT / f"data/features/{name}", split.clip_ids)[1] for name in settings.present}
-    record = measure_costs(static, split, settings)
-    record["extraction"] = measure_extraction(sample, media, weights, settings)
+    extraction = measure_extraction(sample, media, weights, settings)
+    record = {**measure_costs(static, split, settings), "extraction": extraction}
     record["note"] = describe_run(load_json(results / "evaluate.json")["provenance"])
     save_json(results / "costs.json", record)
     table, beside = costs_table(record, settings.rows), extraction_table(record, len(split.clip_ids))

@@ -135,7 +135,7 @@ def measure_extraction(
     settings: Settings,  # of the experiment
 ) -> dict[str, float]:  # modality → seconds of processor time per clip
     "Extract the static features of some clips, on one core."
-    found = {}
+    found, manifest = {}, manifest.astype(object).where(manifest.notna(), None)
     for name, source in settings.present.items():
         with threadpool_limits(1), torch_threads(1):
             _, seconds = timed(partial(features_in_memory, name, manifest, media, weights[name], source))
