@@ -1,11 +1,11 @@
 # make repro [MANIFEST=your/manifest.csv [SPLIT=folds.csv]] · make audit [MANIFEST=…] · make check · make test · make test-range
-# make lab · make distillation · make paper
+# make lab · make distillation · make costs · make paper
 # for authors of notebooks: make lessons · make docs · make stages · make readme · make kill · make fuzz
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONUTF8 := 1
 
-.PHONY: repro audit check check-code check-tests test test-range lab paper distillation lessons docs stages readme kill fuzz scm
+.PHONY: repro audit check check-code check-tests test test-range lab paper distillation costs lessons docs stages readme kill fuzz scm
 repro: .venv/installed scm
 	$(if $(MANIFEST),python tools/bring.py "$$MANIFEST" $(if $(SPLIT),"$$SPLIT"))
 	python tools/repro.py
@@ -68,6 +68,10 @@ paper: .venv/installed scm
 distillation: .venv/installed scm
 	python tools/repro.py audit/dvc.yaml:distillation
 	@python tools/readme.py show distillation.md
+
+# seconds of processor time behind each row, measured once on this machine, after `make repro`: results/costs.md
+costs: .venv/installed
+	OMP_NUM_THREADS=1 python tools/costs.py
 
 # runs every component notebook and keeps what it shows
 lessons: .venv/installed

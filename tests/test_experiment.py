@@ -51,6 +51,7 @@ def test_the_trials_of_the_stages_are_the_seeds_that_are_compared():
     assert AUDIT["trials"]["matrix"]["seed"] == PARAMS["comparison"]["seeds"] == PARAMS["leakage"]["seeds"]
     assert set(PARAMS["sensitivity"]["seeds"]) <= set(PARAMS["comparison"]["seeds"])
     of = {"variants": "sensitivity", "static": "sensitivity", "sensitivity": "sensitivity", "comparison": "comparison"}
+    of["missing"] = "missing"
     for stage, section in of.items():
         seeds = [int(seed) for dep in AUDIT[stage]["deps"] for seed in re.findall(r"data/trials/clip-(\d+)", dep)]
         assert seeds == PARAMS[section]["seeds"], stage

@@ -227,7 +227,7 @@ def test_the_audit_runs_on_the_small_corpus(first_run, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(first_run, folder, ignore=shutil.ignore_patterns(".dvc"))
     params = yaml.safe_load((folder / "params.yaml").read_text())
-    for section in ["comparison", "leakage", "sensitivity", "control"]:
+    for section in ["comparison", "leakage", "sensitivity", "control", "missing"]:
         params[section]["seeds"] = SEEDS
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     for seed in SEEDS:
@@ -239,8 +239,10 @@ def test_the_audit_runs_on_the_small_corpus(first_run, tmp_path):
         if not (made / f"{name}.json").exists():
             shutil.copy(made / "audio-shift-0.json", made / f"{name}.json")
     run_together(folder, ["leakage"], ["sensitivity"], ["control"])
+    run_together(folder, ["missing"])
     run_together(folder, ["distillation"])
     shutil.copy(ROOT / "results" / "benchmarks.json", folder / "results")
+    command(folder, "python", "tools/costs.py")
     run_together(folder, ["report"])
     results = folder / "results"
     report = (results / "report.md").read_text()

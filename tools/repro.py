@@ -43,7 +43,8 @@ def is_cut_off(path: Path) -> bool:
 
 def audit_targets() -> list[str]:
     """Stages of audit/dvc.yaml that make sense for the corpus that params.yaml names; says which don't, and why."""
-    corpus = read_settings(ROOT / "params.yaml").corpus
+    settings = read_settings(ROOT / "params.yaml")
+    corpus = settings.corpus
     if corpus.manifest == "simulated":
         return ["audit/dvc.yaml:report"]
     manifest = read_manifest(ROOT / corpus.manifest, list(corpus.concepts))
@@ -56,6 +57,10 @@ def audit_targets() -> list[str]:
         )
     elif videos == len(manifest):
         stages, left = ["comparison", "sensitivity"], [*left, "leakage: no video has several clips"]
+    if len(settings.present) > 1:
+        stages = [*stages, "missing"]
+    else:
+        left = [*left, "missing: there is no second modality"]
     print(f"Audit of {corpus.manifest}: seeds and floors, {', '.join(stages)}; to {corpus.results}/", file=sys.stderr)
     print(*(f"Left out: {words}" for words in left), sep="\n", file=sys.stderr, flush=True)
     return [f"audit/dvc.yaml:{stage}" for stage in stages]

@@ -8,7 +8,14 @@ __all__ = ['evaluate']
 # %% ../../nbs/4_experiment/02_rows.ipynb #18-004
 import numpy as np
 
-from .metrics import bootstrap_interval, concept_f1, hamming_loss, mean_average_precision, micro_f1
+from mmdisaster.evaluation.metrics import (
+    bootstrap_interval,
+    concept_f1,
+    hamming_loss,
+    map_of_decisions,
+    mean_average_precision,
+    micro_f1,
+)
 from ..settings.sections import Evaluate
 
 _DEFAULT = Evaluate()
@@ -24,11 +31,12 @@ def evaluate(
     seed: int = _DEFAULT.seed,  # of the bootstrap
     groups: np.ndarray | None = None,  # (clips,) source video of each clip, to draw videos; None: clips are drawn
 ) -> dict:  # metric → {"value", "interval"}, and "concept_f1" → one per concept
-    "Micro F1, Hamming loss and MAP with bootstrap intervals, and F1 per concept."
+    "Micro F1, Hamming loss, MAP of decisions and MAP with bootstrap intervals, and F1 per concept."
     judged = {"average": average, "empty": empty}
     measures = {
         "micro_f1": (micro_f1, (Y, decisions)),
         "hamming_loss": (hamming_loss, (Y, decisions)),
+        "map_decisions": (map_of_decisions, (Y, decisions)),
         "map": (lambda truth, s: mean_average_precision(truth, s, **judged) if truth.any() else np.nan, (Y, scores)),
     }
     found: dict = {

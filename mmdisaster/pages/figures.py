@@ -147,7 +147,7 @@ def _loss_panel(ax: Axes, name: str, history: pd.DataFrame, kept: int) -> None:
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
 # %% ../../nbs/4_experiment/06_figures.ipynb #22-021
-ACROSS = 5  # panels side by side
+ACROSS = 3  # panels side by side, so that letters can be read on a page
 
 
 def training_curves(
@@ -158,7 +158,8 @@ def training_curves(
 ) -> Figure:
     "Training and validation loss per epoch, one panel per network; a line marks the epoch whose weights are kept."
     with plt.rc_context(STYLE):
-        wide, high = min(len(histories), ACROSS), -(-len(histories) // ACROSS)
+        high = -(-len(histories) // ACROSS)
+        wide = -(-len(histories) // high)
         size = (3.1 * wide, 2.8 * high)
         figure, axes = plt.subplots(high, wide, figsize=size, sharey=True, squeeze=False, layout="constrained")
         for ax in axes.flat[len(histories) :]:
@@ -169,7 +170,7 @@ def training_curves(
         for ax in axes[:, 0]:
             ax.set_ylabel(loss)
         if len(histories) > 3:  # no panel may have room for it
-            figure.legend(*axes[0, 0].get_legend_handles_labels(), frameon=False, loc="outside right upper")
+            figure.legend(*axes[0, 0].get_legend_handles_labels(), frameon=False, ncols=3, loc="outside upper right")
         else:
             axes[0, -1].legend(frameon=False)
         _finish(figure, note)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CORPUS', 'POSITIVES', 'SEEDS', 'Seeds', 'DataSets', 'Layers', 'MOST_SECONDS', 'Changes', 'Variants', 'VARIANTS',
            'STATIC', 'Audit', 'seeds_knob', 'Interval', 'Comparison', 'Leakage', 'Sensitivity', 'Control', 'Benchmarks',
-           'BenchmarkTable', 'Report', 'Distillation']
+           'BenchmarkTable', 'Report', 'Distillation', 'Missing']
 
 # %% ../../nbs/7_ground/03_audits.ipynb #s-003
 from typing import Annotated, Any, Literal, Self
@@ -161,6 +161,25 @@ class Distillation(Interval):
         if self.batch_size * self.seconds > MOST_SECONDS:
             asked = f"batch_size ({self.batch_size}) and seconds ({self.seconds:g})"
             raise ValueError(f"{asked} make {self.batch_size * self.seconds:,.0f} seconds a batch, must be {MOST_SECONDS} at most")
+        return self
+
+# %% ../../nbs/7_ground/03_audits.ipynb #k-missing-2
+class Missing(Interval):
+    "What is left where clips lose a modality?"
+
+    seeds: Seeds = seeds_knob(SEEDS, "our choice: those of comparison")
+    shares: tuple[float, ...] = knob((0.0, 0.25, 0.5, 0.75, 1.0), "shares of the test clips that lose a modality",
+                                     "our choice: from none to all", min_length=2, max_length=21)  # fmt: skip
+    rate: float = knob(0.25, "probability of losing each modality, of training and validation clips that lack some",
+                       "our choice: of three modalities, four clips in ten then lose none", gt=0, lt=1)  # fmt: skip
+    draws: int = knob(20, "draws of which test clips lose what", ge=1, le=1000)
+    draw_seed: int = seed_knob("of these draws")
+
+    @model_validator(mode="after")
+    def _begin(self) -> Self:
+        ascend = all(a < b for a, b in zip(self.shares, self.shares[1:]))
+        if not ascend or self.shares[0] != 0 or self.shares[-1] > 1:
+            raise ValueError(f"shares must ascend from 0 to 1 at most, were {self.shares}")
         return self
 
 # %% ../../nbs/7_ground/03_audits.ipynb #s-064

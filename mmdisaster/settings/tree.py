@@ -22,6 +22,7 @@ from mmdisaster.settings.audits import (
     Control,
     Distillation,
     Leakage,
+    Missing,
     Report,
     Sensitivity,
     Variants,
@@ -91,6 +92,7 @@ class Settings(Section):
     benchmarks: Benchmarks = Benchmarks()
     benchmark_table: BenchmarkTable = BenchmarkTable()
     sensitivity: Sensitivity = Sensitivity()
+    missing: Missing = Missing()
     report: Report = Report()
     distillation: Distillation = Distillation()
 
@@ -172,7 +174,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _seeds_agree(self) -> Self:
-        for name in ("sensitivity", "leakage", "distillation"):
+        for name in ("sensitivity", "leakage", "missing", "distillation"):
             if missing := set(getattr(self, name).seeds) - set(self.comparison.seeds):
                 raise ValueError(f"{name}.seeds must be among comparison.seeds, {min(missing)} isn't")
         return self
