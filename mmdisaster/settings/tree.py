@@ -20,6 +20,7 @@ from mmdisaster.settings.audits import (
     BenchmarkTable,
     Comparison,
     Distillation,
+    Grid,
     Leakage,
     Report,
     Sensitivity,
@@ -86,6 +87,7 @@ class Settings(Section):
     static: Variants = knob(STATIC, "register entries that decide what is extracted")
     comparison: Comparison = Comparison()
     leakage: Leakage = Leakage()
+    grid: Grid = Grid()
     benchmarks: Benchmarks = Benchmarks()
     benchmark_table: BenchmarkTable = BenchmarkTable()
     sensitivity: Sensitivity = Sensitivity()
@@ -170,7 +172,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _seeds_agree(self) -> Self:
-        for name in ("sensitivity", "leakage", "distillation"):
+        for name in ("sensitivity", "leakage", "grid", "distillation"):
             if missing := set(getattr(self, name).seeds) - set(self.comparison.seeds):
                 raise ValueError(f"{name}.seeds must be among comparison.seeds, {min(missing)} isn't")
         return self
