@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WEIGHTS', 'NORMALISE', 'SCALES', 'GAINS', 'grid_cells', 'rarest_concepts', 'judge', 'Bench', 'fit_grid', 'grid_lines',
-           'grid_means', 'grid_table']
+           'grid_means', 'change_words', 'cannot_differ', 'grid_panel', 'grid_table']
 
 # %% ../../nbs/5_doubt/20_grid.ipynb #gd-003
 from collections.abc import Iterator, Mapping, Sequence
@@ -139,6 +139,35 @@ def grid_means(
     counts = {name: sum(one[name] for one in own) for name in ["duals", "at_ceiling", "pair_errors", "pair_decisions"]}
     return means | counts | {"seeds": [one["micro_f1"] for one in own], "partner_seeds": [one["micro_f1"] for one in partner]}
 
+# %% ../../nbs/5_doubt/20_grid.ipynb #gd-035
+def change_words(
+    found: Mapping[str, float],  # mean, low, high
+) -> str:
+    "A difference with its interval."
+    return f"{found['mean']:+.4f} [{found['low']:+.3f}, {found['high']:+.3f}]"
+
+
+def cannot_differ(
+    line: Mapping[str, Any],  # of `grid_lines`
+) -> bool:
+    "Whether a cell and its partner are the same machine."
+    return line["weights"] == "none" or all(line["gains"][name]["partner"][end] == 0 for name in line["gains"] for end in ("mean", "sd"))
+
+# %% ../../nbs/5_doubt/20_grid.ipynb #gd-037
+def grid_panel(
+    lines: Sequence[Mapping[str, Any]],  # of `grid_lines`
+    metric: str,  # such as "micro_f1"
+    against: str,  # one of `GAINS`
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # weights × features: differences, NaN where there can be none; and whether they are sure
+    "One comparison of all cells, for a heat map."
+    values, sure = pd.DataFrame(dtype=float), pd.DataFrame(dtype=bool)
+    for line in lines:
+        found = line["gains"][metric][against]
+        row = f"{line['weights']}, {line['normalise']}" if line["weights"] != "none" else "none"
+        values.loc[row, line["scale"]] = np.nan if against == "partner" and cannot_differ(line) else found["mean"]
+        sure.loc[row, line["scale"]] = found["low"] > 0 or found["high"] < 0
+    return values, sure & values.notna()
+
 # %% ../../nbs/5_doubt/20_grid.ipynb #gd-031
 def grid_table(
     lines: Sequence[Mapping[str, Any]],  # of `grid_lines`
@@ -149,8 +178,9 @@ def grid_table(
     def difference(line: Mapping[str, Any], metric: str, against: str) -> str:
         if line["weights"] == "none" and against == "partner":
             return "is its own partner"
-        found = line["gains"][metric][against]
-        return f"{found['mean']:+.4f} [{found['low']:+.3f}, {found['high']:+.3f}]"
+        if against == "partner" and cannot_differ(line):
+            return f"inert: {line['at_ceiling']:,} of {line['duals']:,} duals at their ceiling"
+        return change_words(line["gains"][metric][against])
 
     return pd.DataFrame(
         [
