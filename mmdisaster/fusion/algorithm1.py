@@ -122,8 +122,8 @@ class Algorithm1(ClassifierMixin, BaseEstimator):
     """Algorithm 1: scale, rank, weigh and eliminate, on training and validation clips.
 
     Learns `scaler_`, None where features aren't scaled; `importances_` (d,), None where the ranking was given;
-    `constant_` (d,), True where a feature is the same for all training clips; `ranking_` (d,), best feature first, those
-    that take no part last; `elimination_`, a fitted `RecursiveElimination`, with `support_`, `path_` and
+    `constant_` (d,), True where a feature is the same for all training clips; `ranking_` (d,), best feature first,
+    those that take no part last; `elimination_`, a fitted `RecursiveElimination`, with `support_`, `path_` and
     `n_features_`; `coding_`; `classes_`, 0 and 1 per concept, (q, 2), or the labels of which each clip has one;
     `held_out_`, the rows of X that elimination was scored on, None where other clips were given.
     """
@@ -207,13 +207,11 @@ class Algorithm1(ClassifierMixin, BaseEstimator):
         varied = ~self.constant_ if settings.constant == "drop" else np.ones_like(self.constant_)
         if not varied.any():
             raise ValueError(f"X must have a feature that differs among training clips, all {len(varied)} are constant")
-        if self.ranking is None:
-            self.importances_, self.ranking_ = _rank_varied(data, varied, settings, self.n_jobs)
-        else:
-            self.importances_, self.ranking_ = None, _given_ranking(self.ranking, varied)
-        elimination = RecursiveElimination(
-            make_machine(settings), self.ranking_[: varied.sum()], self.stop, self.scorer, n_jobs=self.n_jobs, verbose=self.verbose
-        )
+        made = _rank_varied(data, varied, settings, self.n_jobs) if self.ranking is None else None
+        self.importances_ = made.importances if made else None
+        self.ranking_ = made.order if made else _given_ranking(self.ranking, varied)
+        elimination = RecursiveElimination(make_machine(settings), self.ranking_[: varied.sum()], self.stop, self.scorer)
+        elimination.set_params(n_jobs=self.n_jobs, verbose=self.verbose)
         self.elimination_ = elimination.fit(*data[:2], validation=data[2:])
 
     def _refit(self, X: np.ndarray, Y: np.ndarray, settings: Fusion) -> None:

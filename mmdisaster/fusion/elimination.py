@@ -169,7 +169,8 @@ def _rank(ranking: Any, X: np.ndarray, Y: np.ndarray) -> np.ndarray:
     if ranking is None or isinstance(ranking, BaseEstimator):
         return clone(GiniRanking() if ranking is None else ranking).fit(X, Y).ranking_
     order = np.asarray(ranking)
-    if not order.size or order.ndim != 1 or not np.isin(order, np.arange(X.shape[1])).all() or len({*order.tolist()}) < order.size:
+    counts = np.isin(np.arange(X.shape[1]), order).sum()  # columns that are named
+    if order.ndim != 1 or not order.size or counts != order.size:
         raise ValueError(f"ranking must name columns from 0 to {X.shape[1] - 1}, each once, was {order}")
     return order
 
@@ -206,15 +207,15 @@ def _has(method: str) -> Callable:
 class RecursiveElimination(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
     """Eliminates features along a fixed ranking, scored on validation clips (lines 13 to 22 of Algorithm 1).
 
-    Learns `ranking_`, best first, of the columns that take part; `scores_` (rounds,), after 0, 1, … drops, NaN where the rule needs none;
-    `score_`, the paper's S; `support_` (d,), True where kept; `n_features_`; `estimator_`, fitted on these features;
+    Learns `ranking_`, columns that take part, best first; `scores_` (rounds,), after 0, 1, … drops, NaN where the rule
+    needs none; `score_`, the paper's S; `support_` (d,), True where kept; `n_features_`; `estimator_`, fitted on these;
     `held_out_`, the rows of X that were scored on, None where other clips were.
     """
 
     def __init__(
         self,
         estimator: BaseEstimator | None = None,  # multi-label or single-label classifier; None: WeightedPowersetSVC()
-        ranking: Any = None,  # columns that take part, best first; or an estimator that learns `ranking_`; None: GiniRanking()
+        ranking: Any = None,  # columns, best first; or an estimator that learns `ranking_`; None: GiniRanking()
         stop: str = _DEFAULT.stop,  # the rule: "text", "below", "algorithm", "full" or "none"; see `apply_stop`
         scorer: str | Scorer = _DEFAULT.scorer,  # "micro_f1", "hamming_loss", "map", or (estimator, X, Y) → score
         gram: bool = True,  # running Gram matrices (n × n) where the estimator is a linear WeightedPowersetSVC

@@ -201,9 +201,10 @@ class WeightedPowersetSVC(ClassifierMixin, BaseEstimator):
         "What separates the labelsets, fitted."
         own: dict = {"class_weight": dict(enumerate(self.weights_))}
         if self.multiclass == "crammer-singer":
-            once = LinearSVC(C=self.C, multi_class="crammer_singer", max_iter=10_000, random_state=self.random_state, **own)
-            return once.fit(X, classes)
-        svc = SVC(C=self.C, kernel=self.kernel, gamma=self.gamma, shrinking=self.shrinking, decision_function_shape="ovo")
+            once = LinearSVC(C=self.C, multi_class="crammer_singer", random_state=self.random_state, **own)
+            return once.set_params(max_iter=10_000).fit(X, classes)
+        svc = SVC(C=self.C, kernel=self.kernel, gamma=self.gamma, shrinking=self.shrinking)
+        svc.set_params(decision_function_shape="ovo")
         if self.multiclass == "one-vs-rest":
             return _machine_per_labelset(svc, X, classes, self.weights_[classes])
         return svc.set_params(**own).fit(X, classes)

@@ -116,7 +116,8 @@ def _check_linear(
     rows = len(svc.classes_) if len(svc.classes_) > 2 else 1
     for name, array, shape in [("coef_", svc.coef_, (rows, width)), ("intercept_", svc.intercept_, (rows,))]:
         if np.shape(array) != shape or not np.isfinite(array).all():
-            raise ValueError(f"{name} of a linear support vector machine must be finite, of shape {shape}, had shape {np.shape(array)}")
+            needed = f"must be finite, of shape {shape}, had shape {np.shape(array)}"
+            raise ValueError(f"{name} of a linear support vector machine {needed}")
 
 # %% ../../nbs/2_method/18_saved.ipynb #v-023
 def _check_machine(
@@ -154,7 +155,8 @@ def check_algorithm1(
     if type(algorithm) is not Algorithm1 or type(algorithm.elimination_) is not RecursiveElimination:
         raise ValueError(f"must hold a fitted Algorithm1, holds a {type(algorithm).__name__}")
     scaler, support = algorithm.scaler_, algorithm.elimination_.support_
-    if scaler is not None and (type(scaler) not in (StandardScaler, MinMaxScaler) or np.shape(scaler.scale_) != (width,)):
+    kinds = (StandardScaler, MinMaxScaler)
+    if scaler is not None and (type(scaler) not in kinds or np.shape(scaler.scale_) != (width,)):
         raise ValueError(f"scaler must be a StandardScaler or MinMaxScaler of {width} features, was {scaler!r}")
     if np.shape(support) != (width,) or np.asarray(support).dtype != bool:
         raise ValueError(f"must choose among {width} features, chooses among {np.shape(support)}")

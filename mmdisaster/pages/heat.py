@@ -6,7 +6,7 @@
 __all__ = ['Panel', 'heat_maps']
 
 # %% ../../nbs/5_doubt/21_heat.ipynb #he-003
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -54,12 +54,13 @@ def heat_maps(
     shape = next(iter(panels.values())).values.shape
     with plt.rc_context({**STYLE, "axes.grid": False}):
         size = (2.6 + 0.95 * shape[1] * len(titles), 1.3 + 0.36 * shape[0] * len(lines) + 0.5 * len(lines))
-        figure, axes = plt.subplots(len(lines), len(titles), figsize=size, squeeze=False, sharex=True, sharey=True, layout="constrained")
+        how: dict = {"squeeze": False, "sharex": True, "sharey": True, "layout": "constrained"}
+        figure, axes = plt.subplots(len(lines), len(titles), figsize=size, **how)
         for (line, name), (values, sure) in panels.items():
             ax = axes[lines.index(line)][titles.index(name)]
             ax.imshow(values.to_numpy(float), cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
             for place in np.ndindex(values.shape):
-                _square(ax, place, values.iloc[place], bool(sure.iloc[place]), limit)
+                _square(ax, place, float(values.to_numpy(float)[place]), bool(sure.to_numpy()[place]), limit)
             ax.set_xticks(range(values.shape[1]), list(values.columns))
             ax.set_yticks(range(values.shape[0]), list(values.index))
             ax.set_title(f"{name}\n{line}", fontsize="small")

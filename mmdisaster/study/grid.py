@@ -80,8 +80,8 @@ class Bench:
             algorithm.fit(F[train], Y[train], validation=(F[until], Y[until]))
             self.rankings.setdefault(settings.scale, algorithm.ranking_)
             found = {"scores": algorithm.decision_function(F[test]), "decisions": algorithm.predict(F[test])}
-            facts = {name: fact for name, fact in algorithm_facts(algorithm, F[train], Y[train]).items() if name != "dropped"}
-            self.fitted[name] = judge(Y[test], found, self.rarest, **self.judged) | facts
+            self.fitted[name] = judge(Y[test], found, self.rarest, **self.judged)
+            self.fitted[name] |= algorithm_facts(algorithm, F[train], Y[train])
         return self.fitted[name]
 
 # %% ../../nbs/5_doubt/20_grid.ipynb #gd-019
@@ -101,7 +101,11 @@ def fit_grid(
     return {"cells": cells, "late": judge(split.Y[test], late, bench.rarest, **judged), "scored_on": leaking}
 
 # %% ../../nbs/5_doubt/20_grid.ipynb #gd-026
-GAINS = {"late": ("own", "late"), "partner": ("own", "partner"), "partner_late": ("partner", "late")}  # name → who minus whom
+GAINS = {  # name → who minus whom
+    "late": ("own", "late"),
+    "partner": ("own", "partner"),
+    "partner_late": ("partner", "late"),
+}
 
 
 def grid_lines(
@@ -137,7 +141,8 @@ def grid_means(
     means: dict[str, Any] = {name: float(np.mean([one[name] for one in own])) for name in names}
     means |= {f"partner_{name}": float(np.mean([one[name] for one in partner])) for name in ["micro_f1", "rarest_f1"]}
     counts = {name: sum(one[name] for one in own) for name in ["duals", "at_ceiling", "pair_errors", "pair_decisions"]}
-    return means | counts | {"seeds": [one["micro_f1"] for one in own], "partner_seeds": [one["micro_f1"] for one in partner]}
+    seeds = {"seeds": [one["micro_f1"] for one in own], "partner_seeds": [one["micro_f1"] for one in partner]}
+    return means | counts | seeds
 
 # %% ../../nbs/5_doubt/20_grid.ipynb #gd-035
 def change_words(
@@ -151,14 +156,15 @@ def cannot_differ(
     line: Mapping[str, Any],  # of `grid_lines`
 ) -> bool:
     "Whether a cell and its partner are the same machine."
-    return line["weights"] == "none" or all(line["gains"][name]["partner"][end] == 0 for name in line["gains"] for end in ("mean", "sd"))
+    gains = [found["partner"] for found in line["gains"].values()]
+    return line["weights"] == "none" or all(gain["mean"] == gain["sd"] == 0 for gain in gains)
 
 # %% ../../nbs/5_doubt/20_grid.ipynb #gd-037
 def grid_panel(
     lines: Sequence[Mapping[str, Any]],  # of `grid_lines`
     metric: str,  # such as "micro_f1"
     against: str,  # one of `GAINS`
-) -> tuple[pd.DataFrame, pd.DataFrame]:  # weights × features: differences, NaN where there can be none; and whether they are sure
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # weights × features: differences, NaN where there can be none; are they sure
     "One comparison of all cells, for a heat map."
     values, sure = pd.DataFrame(dtype=float), pd.DataFrame(dtype=bool)
     for line in lines:

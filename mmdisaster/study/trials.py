@@ -273,8 +273,8 @@ def count_changes(
     counts = {}
     for name in rows:
         a, b = ({kind: found[kind][kept] for kind in found} for found in (before.scored[name], after.scored[name]))
-        scores = int((np.abs(a["scores"] - b["scores"]) > 1e-9).sum())
-        counts[name] = {"cells": a["scores"].size, "decisions": int((a["decisions"] != b["decisions"]).sum()), "scores": scores}
+        decisions, scores = a["decisions"] != b["decisions"], np.abs(a["scores"] - b["scores"]) > 1e-9
+        counts[name] = {"cells": scores.size, "decisions": int(decisions.sum()), "scores": int(scores.sum())}
     return counts
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #gr-005
