@@ -210,7 +210,8 @@ class Algorithm1(ClassifierMixin, BaseEstimator):
         made = _rank_varied(data, varied, settings, self.n_jobs) if self.ranking is None else None
         self.importances_ = made.importances if made else None
         self.ranking_ = made.order if made else _given_ranking(self.ranking, varied)
-        elimination = RecursiveElimination(make_machine(settings), self.ranking_[: varied.sum()], self.stop, self.scorer)
+        order = self.ranking_[: varied.sum()]
+        elimination = RecursiveElimination(make_machine(settings), order, self.stop, self.scorer)
         elimination.set_params(n_jobs=self.n_jobs, verbose=self.verbose)
         self.elimination_ = elimination.fit(*data[:2], validation=data[2:])
 
