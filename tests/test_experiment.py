@@ -34,9 +34,9 @@ def test_a_variant_changes_what_there_is_to_something_else(name):
 
 @pytest.mark.parametrize("gap", REGISTER, ids=lambda gap: gap.param)
 def test_every_entry_of_the_register_is_varied(gap):
-    """By a variant whose value is one of its readings; or by judging or splitting the same trials in another way."""
+    """By a variant whose value is one of its readings; or by judging, splitting or scoring the same trials anew."""
     found = [changes[gap.param] for name, changes in VARIED.items() if gap.param in changes and name not in ABLATIONS]
-    if gap.param.split(".")[0] not in ("split", "evaluate"):
+    if gap.param.split(".")[0] not in ("split", "evaluate", "grid"):
         assert found and all(value in gap.readings for value in found)
 
 
@@ -51,7 +51,7 @@ def test_the_trials_of_the_stages_are_the_seeds_that_are_compared():
     assert AUDIT["trials"]["matrix"]["seed"] == PARAMS["comparison"]["seeds"] == PARAMS["leakage"]["seeds"]
     assert set(PARAMS["sensitivity"]["seeds"]) <= set(PARAMS["comparison"]["seeds"])
     of = {"variants": "sensitivity", "static": "sensitivity", "sensitivity": "sensitivity", "comparison": "comparison"}
-    of["missing"] = "missing"
+    of |= {"missing": "missing", "grid": "grid"}
     for stage, section in of.items():
         seeds = [int(seed) for dep in AUDIT[stage]["deps"] for seed in re.findall(r"data/trials/clip-(\d+)", dep)]
         assert seeds == PARAMS[section]["seeds"], stage

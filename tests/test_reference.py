@@ -64,7 +64,7 @@ def test_classifier_is_a_weighted_svm_on_labelsets(problem):
         X, [labelsets.index(row) for row in rows], sample_weight=weight / weight.mean()
     )
     expected = np.array([labelsets[k] for k in svm.predict(X)])
-    assert (WeightedPowersetSVC().fit(X, Y).predict(X) == expected).all()
+    assert (WeightedPowersetSVC(weights="labelset", normalise="mean").fit(X, Y).predict(X) == expected).all()
 
 
 def test_elimination_against_refitting_each_round():

@@ -36,11 +36,14 @@ CHECKED = [
     GiniRanking(n_trees=5),
     GiniRanking("labelset", n_trees=5),
     WeightedPowersetSVC(),
-    WeightedPowersetSVC(kernel="rbf", weights="concept", normalise="paper", scores="hard"),
+    WeightedPowersetSVC(kernel="rbf", weights="labelset", normalise="mean", scores="hard"),
+    WeightedPowersetSVC(multiclass="one-vs-rest"),
+    WeightedPowersetSVC(multiclass="crammer-singer"),
     RecursiveElimination(ranking=GiniRanking(n_trees=5)),
     RecursiveElimination(LogisticRegression(), ranking=GiniRanking(n_trees=5), stop="full"),
     Algorithm1(n_trees=5),
-    Algorithm1(n_trees=5, machine="one-vs-rest", stop="full", scale=False),
+    Algorithm1(n_trees=5, machine="one-vs-rest", stop="full", scale="none"),
+    Algorithm1(n_trees=5, multiclass="one-vs-rest", scale="minmax", refit="both", constant="keep", stop="below"),
     Algorithm1(ranked_by="random", scores="hard", stop="none"),  # a random order may drop what matters
     MLkNN(k=3),  # some checks have ten rows only, and k must be less
     DenseClassifier(learning_rate=0.05, max_epochs=20),  # some checks want a good fit
@@ -78,7 +81,9 @@ def scale_and_eliminate(**changes):
 
 
 def machine():
-    return RecursiveElimination(WeightedPowersetSVC(), ranking=GiniRanking(n_trees=10), stop="full")
+    return RecursiveElimination(
+        WeightedPowersetSVC(weights="labelset", normalise="mean"), ranking=GiniRanking(n_trees=10), stop="full"
+    )
 
 
 @pytest.mark.parametrize(

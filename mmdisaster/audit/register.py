@@ -290,19 +290,28 @@ _WEIGHTS = [
         "Algorithm 1, lines 9–12",
         "δ_j = 1 / |F ∈ c_j| over c_j ∈ C, but the SVM's classes are labelsets",
         {
-            "labelset": "1 over the clips with exactly this labelset",
             "concept": "mean of δ over the labelset's concepts",
-            "none": "no weights",
+            "labelset": "1 over the clips with exactly this labelset",
+            "flat": "no weighting, at the same mean cost: every clip the mean of the concepts' weights",
+            "none": "no weighting, at the full C: some 300 times the mean cost",
         },
-        "the loss is over labelsets",
+        "lines 9 to 12 loop over the concepts C, and |C| is \"the size of the concepts\"; a clip with several has one δ each, "
+        "of which their mean is the one between the smallest and the largest; it acts through the machine's cost, so that its effect "
+        "depends on normalise, scale and C (results/grid.md)",
         "fusion.weights",
     ),
     Gap(
         "scale of the weights",
         "§III-C",
         "J has 1 / Σ_j |C| δ_j in front",
-        {"mean": "weights average 1 over training clips", "paper": "as printed", "none": "δ as it is"},
-        "C = 0.9 keeps its meaning with and without weights",
+        {
+            "none": "δ as lines 10 and 11 collect it",
+            "paper": "δ / (|C| Σ_j δ_j), |C| the number of δs: 7 by concept; by labelset some 45, whose δs add up to 15, so that "
+            "hardly any loss is left",
+            "mean": "weights average 1 over training clips",
+        },
+        "line 15 hands the δs themselves to the machine; a factor in front of J can't move J's minimum, only its balance with ‖w‖², which J "
+        "lacks; it acts with weights, scale and C (results/grid.md)",
         "fusion.normalise",
     ),
 ]
@@ -316,6 +325,7 @@ _FOREST = [
         'be returned"; box: stops at s_k < s_{k−1} and returns s_k',
         {
             "text": "at the first score not above the one before; returns the better",
+            "below": "at the first score below the one before; returns that one",
             "algorithm": "at the first lower score; returns it",
             "full": "never; returns the best of the path",
         },
@@ -329,6 +339,66 @@ _FOREST = [
         {"micro_f1": "on validation clips", "hamming_loss": "likewise", "map": "likewise"},
         "Table II's first column",
         "fusion.scorer",
+    ),
+]
+
+# %% ../../nbs/1_paper/02_register.ipynb #gr-005
+_MACHINE = [
+    Gap(
+        "two classes out of many",
+        "§III-C",
+        "y_i(w_i^T · x_i + b_i), which knows two classes; the labelsets are some 45",
+        {
+            "one-vs-one": "a machine for each pair of labelsets, which vote",
+            "one-vs-rest": "a machine for each labelset against all others; the largest margin decides",
+            "crammer-singer": "one machine over all labelsets at once (Crammer and Singer 2001); its offset is part of ‖w‖²",
+        },
+        "what a support vector machine does in libsvm and scikit-learn unless somebody says otherwise",
+        "fusion.multiclass",
+    ),
+    Gap(
+        "the norm that J lacks",
+        "§III-C and §IV-B",
+        'J has no ‖w‖², but "a 0.9 penalty parameter for the error term", which needs one',
+        {
+            0.9: "½‖w‖² + C Σ δ max(0, …), as in any support vector machine",
+            900.0: "a thousand times the cost: ‖w‖² only decides among machines without loss, as in the limit of J alone",
+        },
+        "without ‖w‖² a penalty parameter has no meaning; J alone has many minima where classes can be separated",
+        "fusion.C",
+    ),
+    Gap(
+        "clips of forest, scaler and machine",
+        "§III-C and §IV-B",
+        "nothing; F and L are the algorithm's only inputs",
+        {
+            "training": "training clips, all of them",
+            "both": "the last scaler and machine also learn from validation clips, after elimination has stopped",
+        },
+        "late fusion learns from training clips too, and stops by validation clips; so the rows differ in their fusion only",
+        "fusion.refit",
+    ),
+    Gap(
+        "features that never change",
+        "§III-C",
+        "nothing; a ReLU unit can be 0 for every clip",
+        {
+            "drop": "leave before ranking",
+            "keep": "are ranked last, so that the first drops change no score and end elimination by the text's rule",
+        },
+        "they say nothing about any clip",
+        "fusion.constant",
+    ),
+    Gap(
+        "clips of the score s_k",
+        "Algorithm 1 and §IV-B",
+        '"All model parameters are tuned using the validation dataset"; the box has one F and one L',
+        {
+            "validation": "validation clips",
+            "test": "test clips: leaks; how much it flatters is measured (results/grid.md), and used nowhere",
+        },
+        "what ends a search can't judge its result",
+        "grid.scored",
     ),
 ]
 
@@ -351,10 +421,15 @@ FUSION = [
         "scale of the SVM's inputs",
         "§III-C",
         "nothing",
-        {True: "each feature to mean 0 and deviation 1, by training clips", False: "as learnt"},
-        "a linear SVM with a fixed C depends on scale",
+        {
+            "standard": "each feature to mean 0 and deviation 1, by training clips",
+            "minmax": "each feature to 0 … 1, by training clips",
+            "none": "as learnt",
+        },
+        "a linear SVM with a fixed C depends on scale; it acts with weights, normalise and C (results/grid.md)",
         "fusion.scale",
     ),
+    *_MACHINE,
 ]
 
 # %% ../../nbs/1_paper/02_register.ipynb #21-023

@@ -34,7 +34,7 @@ _DEFAULT = Fusion()
 # %% ../../nbs/2_method/16_elimination.ipynb #17-012
 def apply_stop(
     scores: np.ndarray,  # score after 0, 1, 2, … drops, as far as is known, (rounds,)
-    stop: str,  # the rule: "text", "algorithm", "full" or "none"
+    stop: str,  # the rule: "text", "below", "algorithm", "full" or "none"
 ) -> tuple[int, int]:  # drops that are returned, drops of the last scored round
     "Where Algorithm 1 ends on a path of scores (lines 13 to 22, or the text of §III-C)."
     s = np.asarray(scores, dtype=float)
@@ -47,7 +47,7 @@ def apply_stop(
         lower = np.flatnonzero(s[2:] < s[1:-1])
         last = int(lower[0]) + 2 if len(lower) else end
         return last, last
-    worse = np.flatnonzero(s[1:] <= s[:-1])
+    worse = np.flatnonzero(s[1:] < s[:-1] if stop == "below" else s[1:] <= s[:-1])
     return (int(worse[0]), int(worse[0]) + 1) if len(worse) else (end, end)
 
 # %% ../../nbs/2_method/16_elimination.ipynb #17-023
@@ -80,7 +80,7 @@ Scorer = Callable[[Any, np.ndarray, np.ndarray], float]
 SCORERS: dict[str, Scorer] = {"micro_f1": _micro_f1, "hamming_loss": _hamming_loss, "map": _map}
 
 # %% ../../nbs/2_method/16_elimination.ipynb #17-027
-CHUNK = 16  # rounds that share one running Gram matrix
+CHUNK = 4  # rounds that share one running Gram matrix
 Data = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # X (n, d) and labels, and the same of validation clips
 
 
@@ -136,7 +136,8 @@ def walk(
 ) -> np.ndarray:  # score after 0, 1, … drops, at least until the rule stops; NaN where the rule needs none, (rounds,)
     "Score one round after the other (lines 13 to 21)."
     ours = isinstance(estimator, WeightedPowersetSVC)
-    score = delayed(_gram_scores if ours and estimator.kernel == "linear" and gram else _plain_scores)
+    linear = ours and estimator.kernel == "linear" and estimator.multiclass != "crammer-singer"
+    score = delayed(_gram_scores if linear and gram else _plain_scores)
     first = 1 if stop == "algorithm" and len(order) > 1 else 0  # the box never scores all features
     chunks = [range(max(k, first), min(k + CHUNK, len(order))) for k in range(0, len(order), CHUNK)]
     jobs, scores = effective_n_jobs(n_jobs) if ours else 1, np.full(first, np.nan)
@@ -168,8 +169,9 @@ def _rank(ranking: Any, X: np.ndarray, Y: np.ndarray) -> np.ndarray:
     if ranking is None or isinstance(ranking, BaseEstimator):
         return clone(GiniRanking() if ranking is None else ranking).fit(X, Y).ranking_
     order = np.asarray(ranking)
-    if not np.array_equal(np.sort(order, axis=None), np.arange(X.shape[1])):
-        raise ValueError(f"ranking must name each of the columns 0 to {X.shape[1] - 1} once, was {order}")
+    counts = np.isin(np.arange(X.shape[1]), order).sum()  # columns that are named
+    if order.ndim != 1 or not order.size or counts != order.size:
+        raise ValueError(f"ranking must name columns from 0 to {X.shape[1] - 1}, each once, was {order}")
     return order
 
 # %% ../../nbs/2_method/16_elimination.ipynb #17-045a
@@ -205,16 +207,16 @@ def _has(method: str) -> Callable:
 class RecursiveElimination(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
     """Eliminates features along a fixed ranking, scored on validation clips (lines 13 to 22 of Algorithm 1).
 
-    Learns `ranking_` (d,), best first; `scores_` (rounds,), after 0, 1, … drops, NaN where the rule needs none;
-    `score_`, the paper's S; `support_` (d,), True where kept; `n_features_`; `estimator_`, fitted on these features;
+    Learns `ranking_`, columns that take part, best first; `scores_` (rounds,), after 0, 1, … drops, NaN where the rule
+    needs none; `score_`, the paper's S; `support_` (d,), True where kept; `n_features_`; `estimator_`, fitted on these;
     `held_out_`, the rows of X that were scored on, None where other clips were.
     """
 
     def __init__(
         self,
         estimator: BaseEstimator | None = None,  # multi-label or single-label classifier; None: WeightedPowersetSVC()
-        ranking: Any = None,  # columns, best first, (d,); or an estimator that learns `ranking_`; None: GiniRanking()
-        stop: str = _DEFAULT.stop,  # the rule: "text", "algorithm", "full" or "none"; see `apply_stop`
+        ranking: Any = None,  # columns, best first; or an estimator that learns `ranking_`; None: GiniRanking()
+        stop: str = _DEFAULT.stop,  # the rule: "text", "below", "algorithm", "full" or "none"; see `apply_stop`
         scorer: str | Scorer = _DEFAULT.scorer,  # "micro_f1", "hamming_loss", "map", or (estimator, X, Y) → score
         gram: bool = True,  # running Gram matrices (n × n) where the estimator is a linear WeightedPowersetSVC
         n_jobs: int | None = None,  # chunks scored at once, as in `walk`; doesn't change the result
@@ -250,7 +252,7 @@ class RecursiveElimination(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         drops, last = apply_stop(scores, self.stop)
         self.scores_ = scores[: last + 1]
         self.score_, self.n_features_ = float(scores[drops]), len(self.ranking_) - drops
-        self.support_ = np.isin(np.arange(len(self.ranking_)), self.ranking_[: self.n_features_])
+        self.support_ = np.isin(np.arange(self.n_features_in_), self.ranking_[: self.n_features_])
         self.estimator_ = clone(self._inner()).fit(data[0][:, self.support_], data[1])
         return self
 

@@ -10,8 +10,8 @@ from typing import Self
 
 import numpy as np
 from scipy.special import softmax
-from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
-from sklearn.svm import SVC
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
+from sklearn.svm import SVC, LinearSVC
 from sklearn.utils import Tags, gen_batches
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
@@ -93,14 +93,16 @@ def inverse_frequency(
 # %% ../../nbs/2_method/15_powerset.ipynb #16-025
 def labelset_weights(
     Y: np.ndarray,  # labels, 0 or 1, (n, q)
-    weights: str = _DEFAULT.weights,  # whose frequency is inverted: "labelset", "concept", or "none"
-    normalise: str = _DEFAULT.normalise,  # "mean": average 1 over clips; "paper": δ / (|C| Σδ); "none": δ itself
+    weights: str = _DEFAULT.weights,  # whose frequency is inverted: "concept", "labelset", "flat" or "none"
+    normalise: str = _DEFAULT.normalise,  # "none": δ itself; "paper": δ / (|C| Σδ); "mean": average 1 over clips
 ) -> np.ndarray:  # weight of each labelset, in the order of `LabelPowerset`, (k,)
     "Weights of labelsets, inversely proportional to frequency (§III-C)."
     powerset = LabelPowerset().fit(Y)
     labelsets, counts = powerset.labelsets_, powerset.counts_
     if weights == "none":
         return np.ones(len(counts))
+    if weights == "flat":
+        return np.full(len(counts), counts @ labelset_weights(Y, "concept", normalise) / counts.sum())
     delta, rarity = 1 / counts, counts  # a weight is 1 / rarity
     if weights == "concept":
         delta, sizes = inverse_frequency(Y), labelsets.sum(axis=1, dtype=int)
@@ -125,6 +127,16 @@ def one_vs_rest(
         margin[:, i + 1 :] -= block
     return votes + margin / (3 * (np.abs(margin) + 1))
 
+# %% ../../nbs/2_method/15_powerset.ipynb #gr-003
+def _machine_per_labelset(
+    svc: SVC,  # unfitted
+    X: np.ndarray,  # features (n, d), or a Gram matrix (n, n)
+    classes: np.ndarray,  # number of each clip's labelset, 0 … k - 1, (n,)
+    cost: np.ndarray,  # what each clip's loss is multiplied by, (n,)
+) -> list[SVC]:  # fitted, one per labelset
+    "One machine for each labelset against all others."
+    return [clone(svc).fit(X, classes == one, sample_weight=cost) for one in np.unique(classes)]
+
 # %% ../../nbs/2_method/15_powerset.ipynb #16-042a
 def concept_scores(
     votes: np.ndarray,  # one-vs-rest value of each labelset, (m, k)
@@ -141,7 +153,8 @@ class WeightedPowersetSVC(ClassifierMixin, BaseEstimator):
     """Support vector machine on labelsets, weighted by inverse frequency.
 
     Learns `coding_`, the labels as a matrix; `classes_`, 0 and 1 per concept, (q, 2), or the labels of which each clip
-    has one; `powerset_`; `weights_` (k,); `svc_`, None where there is only one labelset.
+    has one; `powerset_`; `weights_` (k,); `svc_`, an `SVC`, for "one-vs-rest" a list of one per labelset, for
+    "crammer-singer" a `LinearSVC`, and None where there is only one labelset.
     """
 
     def __init__(
@@ -150,9 +163,11 @@ class WeightedPowersetSVC(ClassifierMixin, BaseEstimator):
         kernel: str = _DEFAULT.kernel,  # as in `SVC`; "precomputed" takes Gram matrices
         gamma: float | str = "scale",  # width of other kernels, as in `SVC`
         shrinking: bool = _DEFAULT.shrinking,  # the shrinking heuristic
-        weights: str = _DEFAULT.weights,  # "labelset", "concept" or "none"; see `labelset_weights`
-        normalise: str = _DEFAULT.normalise,  # "mean", "paper" or "none"; see `labelset_weights`
+        weights: str = _DEFAULT.weights,  # "concept", "labelset", "flat" or "none"; see `labelset_weights`
+        normalise: str = _DEFAULT.normalise,  # "none", "paper" or "mean"; see `labelset_weights`
         scores: str = _DEFAULT.scores,  # what `decision_function` returns: "softmax" or "hard"; see `concept_scores`
+        multiclass: str = _DEFAULT.multiclass,  # "one-vs-one", "one-vs-rest" or "crammer-singer"
+        random_state: int | None = _DEFAULT.seed,  # of the order in which "crammer-singer" takes clips
     ):
         self.C = C
         self.kernel = kernel
@@ -161,35 +176,54 @@ class WeightedPowersetSVC(ClassifierMixin, BaseEstimator):
         self.weights = weights
         self.normalise = normalise
         self.scores = scores
+        self.multiclass = multiclass
+        self.random_state = random_state
 
     def fit(
         self,
         X: np.ndarray,  # features (n, d), or a Gram matrix (n, n) for kernel="precomputed"
         Y: np.ndarray,  # labels, 0 or 1, (n, q), or one label per clip, (n,)
     ) -> Self:  # itself
-        "Fit one machine per pair of labelsets."
-        checked = {name: getattr(self, name) for name in ("weights", "normalise", "scores")}
+        "Fit the machine, or machines, that separate labelsets."
+        checked = {name: getattr(self, name) for name in ("weights", "normalise", "scores", "multiclass")}
         check_section(Fusion, checked, type(self).__name__)
+        if self.multiclass == "crammer-singer" and self.kernel != "linear":
+            raise ValueError(f"kernel must be 'linear' for multiclass 'crammer-singer', was {self.kernel!r}")
         X, Y = validate_data(self, X, Y, dtype=np.float64, multi_output=True)
         self.coding_ = LabelCoding().fit(Y)
         self.classes_, Y = self.coding_.classes_, self.coding_.encode(Y)
         self.weights_ = labelset_weights(Y, self.weights, self.normalise)
         self.powerset_ = LabelPowerset().fit(Y)
-        machine = SVC(C=self.C, kernel=self.kernel, gamma=self.gamma, shrinking=self.shrinking,
-                      class_weight=dict(enumerate(self.weights_)), decision_function_shape="ovo")  # fmt: skip
-        self.svc_ = machine.fit(X, self.powerset_.transform(Y)) if len(self.weights_) > 1 else None
+        self.svc_ = self._separated(X, self.powerset_.transform(Y)) if len(self.weights_) > 1 else None
         return self
+
+    def _separated(self, X: np.ndarray, classes: np.ndarray) -> SVC | LinearSVC | list[SVC]:
+        "What separates the labelsets, fitted."
+        own: dict = {"class_weight": dict(enumerate(self.weights_))}
+        if self.multiclass == "crammer-singer":
+            once = LinearSVC(C=self.C, multi_class="crammer_singer", random_state=self.random_state, **own)
+            return once.set_params(max_iter=10_000).fit(X, classes)
+        svc = SVC(C=self.C, kernel=self.kernel, gamma=self.gamma, shrinking=self.shrinking)
+        svc.set_params(decision_function_shape="ovo")
+        if self.multiclass == "one-vs-rest":
+            return _machine_per_labelset(svc, X, classes, self.weights_[classes])
+        return svc.set_params(**own).fit(X, classes)
 
     def labelset_scores(
         self,
         X: np.ndarray,  # features (m, d), or kernel values with the training clips (m, n)
-    ) -> np.ndarray:  # one-vs-rest value of each labelset, (m, k)
+    ) -> np.ndarray:  # one-vs-rest value of each labelset, (m, k); of other machines than pairs', their margins
         "Votes for each labelset, with margins to break ties."
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         if self.svc_ is None:
             return np.zeros((len(X), 1))
         k = len(self.powerset_.labelsets_)
+        if isinstance(self.svc_, list):
+            return np.column_stack([svc.decision_function(X) for svc in self.svc_])
+        if isinstance(self.svc_, LinearSVC):
+            margins = self.svc_.decision_function(X)
+            return margins if k > 2 else np.column_stack([-margins, margins])
         parts = [self.svc_.decision_function(X[rows]) for rows in gen_batches(len(X), 512)]
         return np.vstack([one_vs_rest(part if k > 2 else -part[:, None], k) for part in parts])
 
@@ -197,7 +231,7 @@ class WeightedPowersetSVC(ClassifierMixin, BaseEstimator):
         self,
         X: np.ndarray,  # features (m, d), or kernel values with the training clips (m, n)
     ) -> np.ndarray:  # decisions, (m, q), of the labels' own type; or one label per clip, (m,)
-        "The labelset with most votes, or of several with equal votes the one with the largest margin."
+        "The labelset with the most votes, or of several with equal votes the one with the largest margin."
         best = self.labelset_scores(X).argmax(axis=1)
         return self.coding_.decode(self.powerset_.inverse_transform(best))
 

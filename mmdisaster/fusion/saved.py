@@ -15,8 +15,8 @@ from zipfile import ZipFile, ZipInfo
 import numpy as np
 import skops.io
 from sklearn.multiclass import OneVsRestClassifier
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.svm import SVC, LinearSVC
 
 from ..core import atomic_path
 from ..data.labels import LabelCoding
@@ -107,6 +107,18 @@ def _check_svc(
     if svc._n_support.min() < 0 or svc._n_support.sum() != n:
         raise ValueError(f"n_support_ must sum to {n} support vectors, was {svc._n_support.tolist()}")
 
+# %% ../../nbs/2_method/18_saved.ipynb #gr-001
+def _check_linear(
+    svc: LinearSVC,  # as it was read
+    width: int,  # features it must take
+) -> None:
+    "Raise `ValueError` where the arrays of a machine over all labelsets don't fit each other."
+    rows = len(svc.classes_) if len(svc.classes_) > 2 else 1
+    for name, array, shape in [("coef_", svc.coef_, (rows, width)), ("intercept_", svc.intercept_, (rows,))]:
+        if np.shape(array) != shape or not np.isfinite(array).all():
+            needed = f"must be finite, of shape {shape}, had shape {np.shape(array)}"
+            raise ValueError(f"{name} of a linear support vector machine {needed}")
+
 # %% ../../nbs/2_method/18_saved.ipynb #v-023
 def _check_machine(
     machine: Any,  # as it was read
@@ -121,9 +133,15 @@ def _check_machine(
     if (machine.n_features_in_, found) != (width, concepts):
         given = f"{machine.n_features_in_} features and {found} concepts"
         raise ValueError(f"machine must take {width} features and {concepts} concepts, takes {given}")
-    for svc in [machine.svc_] if powerset else machine.estimators_:
+    inside = machine.svc_ if powerset else machine.estimators_
+    classes = len(machine.powerset_.labelsets_) if powerset else concepts
+    if isinstance(inside, list) and len(inside) != classes:
+        raise ValueError(f"machine must consist of {classes} support vector machines, has {len(inside)}")
+    for svc in inside if isinstance(inside, list) else [inside]:
         if type(svc) is SVC:
             _check_svc(svc, width)
+        elif type(svc) is LinearSVC and powerset:
+            _check_linear(svc, width)
         elif not (svc is None and powerset):  # None: there was a single labelset to learn
             raise ValueError(f"machine must consist of support vector machines, has a {type(svc).__name__}")
 
@@ -137,12 +155,14 @@ def check_algorithm1(
     if type(algorithm) is not Algorithm1 or type(algorithm.elimination_) is not RecursiveElimination:
         raise ValueError(f"must hold a fitted Algorithm1, holds a {type(algorithm).__name__}")
     scaler, support = algorithm.scaler_, algorithm.elimination_.support_
-    if scaler is not None and (type(scaler) is not StandardScaler or np.shape(scaler.scale_) != (width,)):
-        raise ValueError(f"scaler must be a StandardScaler of {width} features, was {scaler!r}")
+    kinds = (StandardScaler, MinMaxScaler)
+    if scaler is not None and (type(scaler) not in kinds or np.shape(scaler.scale_) != (width,)):
+        raise ValueError(f"scaler must be a StandardScaler or MinMaxScaler of {width} features, was {scaler!r}")
     if np.shape(support) != (width,) or np.asarray(support).dtype != bool:
         raise ValueError(f"must choose among {width} features, chooses among {np.shape(support)}")
     _check_machine(algorithm.elimination_.estimator_, int(np.sum(support)), concepts)
-    if scaler is not None and not np.isfinite([scaler.scale_, scaler.mean_]).all():
+    moved = getattr(scaler, "min_" if type(scaler) is MinMaxScaler else "mean_", None)
+    if scaler is not None and not np.isfinite([scaler.scale_, moved]).all():
         raise ValueError("scaler must have finite means and scales")
     nothing = np.zeros((1, width))
     for scores in (algorithm.predict(nothing), algorithm.decision_function(nothing)):

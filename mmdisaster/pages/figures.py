@@ -233,12 +233,22 @@ def _intervals(ax: Axes, lines: pd.DataFrame, places: pd.Series, color: tuple, n
     if "printed" in lines and lines["printed"].notna().any():
         ax.plot(lines["printed"], places, "D", ms=5, mfc="none", color=color, ls="none")
 
+# %% ../../nbs/4_experiment/06_figures.ipynb #gr-002
+def _beyond(ax: Axes, lines: pd.DataFrame, places: pd.Series, color: tuple, limit: float) -> None:
+    "Write changes that the axis doesn't reach at its end."
+    for place, (mean, low, high) in zip(places, lines[["mean", "low", "high"]].to_numpy()):
+        if abs(mean) > limit:
+            words = f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+            text, side = (f"← {words}", "left") if mean < 0 else (f"{words} →", "right")
+            ax.text(np.sign(mean) * limit, place, text, ha=side, va="center", fontsize="small", color=color)
+
 # %% ../../nbs/4_experiment/06_figures.ipynb #22-030bx
 def change_plot(
     table: pd.DataFrame,  # columns label, mean, low, high; optional: group (colour), printed
     title: str,  # above the axes
     unit: str,  # what the axis shows
     note: str = "",  # what the numbers rest on; printed under the axes
+    limit: float | None = None,  # the axis ends there on both sides; None: it shows every interval
 ) -> Figure:
     "Changes with intervals, one label per line, in the order of the table."
     labels = list(dict.fromkeys(table["label"]))
@@ -252,6 +262,10 @@ def change_plot(
             found = table[table["group"] == name] if "group" in table else table
             shift = 0.7 * ((number + 0.5) / len(groups) - 0.5)
             _intervals(ax, found, found["label"].map(labels.index) + shift, color, str(name))
+            if limit is not None:
+                _beyond(ax, found, found["label"].map(labels.index) + shift, color, limit)
+        if limit is not None:
+            ax.set_xlim(-limit, limit)
         ax.axvline(0, color="0.3", lw=0.8)
         ax.set_yticks(range(len(labels)), written)
         ax.set(ylim=(len(labels) - 0.4, -0.6), xlabel=unit, title=title)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CORPUS', 'POSITIVES', 'SEEDS', 'Seeds', 'DataSets', 'Layers', 'MOST_SECONDS', 'Changes', 'Variants', 'VARIANTS',
-           'STATIC', 'Audit', 'seeds_knob', 'Interval', 'Comparison', 'Leakage', 'Sensitivity', 'Control', 'Benchmarks',
-           'BenchmarkTable', 'Report', 'Distillation', 'Missing']
+           'STATIC', 'Audit', 'seeds_knob', 'Interval', 'Comparison', 'Leakage', 'Grid', 'Sensitivity', 'Control',
+           'Benchmarks', 'BenchmarkTable', 'Report', 'Distillation', 'Missing']
 
 # %% ../../nbs/7_ground/03_audits.ipynb #s-003
 from typing import Annotated, Any, Literal, Self
@@ -76,6 +76,15 @@ class Leakage(Interval):
     "What does a split by clip add?"
 
     seeds: Seeds = seeds_knob(SEEDS, "our choice: those of comparison")
+
+# %% ../../nbs/7_ground/03_audits.ipynb #gr-011
+class Grid(Interval):
+    "Weights, their scale, and the features' scale, each beside a machine of the same mean cost without weights."
+
+    seeds: Seeds = seeds_knob(SEEDS, "our choice: those of comparison")
+    rarest: int = knob(3, "concepts with the fewest clips, whose F1 is judged by itself", "our choice: the rarer half", ge=1, le=1000)
+    scored: Literal["validation"] = knob("validation", "clips that elimination is scored on; one diagnostic takes test clips, too",
+                                         "paper §IV-B: tuned using the validation dataset")  # fmt: skip
 
 # %% ../../nbs/7_ground/03_audits.ipynb #s-058
 class Sensitivity(Interval):
@@ -204,23 +213,32 @@ VARIANTS: Variants = {
     "late-threshold-high": {"baseline.threshold": 0.7},
     "late-joint": {"baseline.joint": True},
     "forest-on-labelsets": {"fusion.ranking_target": "labelset"},
-    "weights-by-concept": {"fusion.weights": "concept"},
-    "no-weights": {"fusion.weights": "none"},
-    "weights-as-printed": {"fusion.normalise": "paper"},
-    "weights-not-scaled": {"fusion.normalise": "none"},
+    "weights-by-labelset": {"fusion.weights": "labelset"},
+    "weights-flat": {"fusion.weights": "flat"},
+    "no-weights-full-cost": {"fusion.weights": "none"},
+    "weights-divided-as-in-J": {"fusion.normalise": "paper"},
+    "weights-averaging-1": {"fusion.normalise": "mean"},
+    "norm-negligible": {"fusion.C": 900.0},
+    "machine-per-labelset": {"fusion.multiclass": "one-vs-rest"},
+    "machine-crammer-singer": {"fusion.multiclass": "crammer-singer"},
+    "constant-kept": {"fusion.constant": "keep"},
+    "refit-on-both": {"fusion.refit": "both"},
+    "stop-below": {"fusion.stop": "below"},
     "stop-algorithm": {"fusion.stop": "algorithm"},
     "stop-full": {"fusion.stop": "full"},
     "scorer-hamming-loss": {"fusion.scorer": "hamming_loss"},
     "scorer-map": {"fusion.scorer": "map"},
     "scores-hard": {"fusion.scores": "hard"},
-    "machine-not-scaled": {"fusion.scale": False},
+    "machine-minmax": {"fusion.scale": "minmax"},
+    "machine-not-scaled": {"fusion.scale": "none"},
     "no-elimination": {"fusion.stop": "none"},
     "one-vs-rest": {"fusion.machine": "one-vs-rest"},
     "ranked-by-permutation": {"fusion.ranked_by": "permutation"},
     "ranked-at-random": {"fusion.ranked_by": "random"},
     "full-path-by-permutation": {"fusion.ranked_by": "permutation", "fusion.stop": "full"},
     "full-path-at-random": {"fusion.ranked_by": "random", "fusion.stop": "full"},
-    "plain-machine": {"fusion.weights": "none", "fusion.stop": "none"},
+    "plain-machine": {"fusion.weights": "flat", "fusion.stop": "none"},
+    "plain-machine-full-cost": {"fusion.weights": "none", "fusion.stop": "none"},
 }
 
 # %% ../../nbs/7_ground/03_audits.ipynb #s-065

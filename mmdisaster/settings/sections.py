@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LARGEST_SEED', 'LONGEST_NAME', 'ONE_LINE', 'MOST_MODALITIES', 'Modality', 'Modalities', 'MOST_CONCEPTS',
-           'LONGEST_CONCEPT', 'LONGEST_FOLD', 'FoldName', 'SplitFile', 'LARGEST_NETWORK', 'knob', 'Section',
+           'LONGEST_CONCEPT', 'LONGEST_FOLD', 'FoldName', 'SplitFile', 'LARGEST_NETWORK', 'Scale', 'knob', 'Section',
            'seed_knob', 'device_knob', 'share_knob', 'path_knob', 'different', 'Corpus', 'is_control', 'check_concepts',
            'Split', 'Media', 'Training', 'Temporal', 'Baseline', 'Fusion', 'Evaluate', 'Model', 'Table2', 'Figure']
 
@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ..paper.tables import ORDER, PAPER_TABLE_ONE, RESERVED
 
@@ -273,6 +273,14 @@ class Baseline(Training):
             raise ValueError(f"clock must be 0, 1 or 'longest' where pairs is 'early': a pair has two modalities, was {self.clock}")
         return self
 
+# %% ../../nbs/7_ground/02_settings.ipynb #gr-001
+def _scale(value: Any) -> Any:
+    "What a switch for the scale meant; anything else as it is."
+    return {True: "standard", False: "none"}[value] if isinstance(value, bool) else value
+
+
+Scale = Annotated[Literal["standard", "minmax", "none"], BeforeValidator(_scale)]
+
 # %% ../../nbs/7_ground/02_settings.ipynb #s-044
 class Fusion(Section):
     "Algorithm 1."
@@ -281,14 +289,23 @@ class Fusion(Section):
                     ge=1e-6, le=1000)  # fmt: skip
     kernel: Literal["linear", "poly", "rbf", "sigmoid"] = knob("linear", "of the support vector machine", "paper §IV-B")
     shrinking: bool = knob(True, "the shrinking heuristic", "paper §IV-B")
-    weights: Literal["labelset", "concept", "none"] = knob("labelset", "whose frequency is inverted",
-                                                           "our choice: see the register")  # fmt: skip
-    normalise: Literal["mean", "paper", "none"] = knob("mean", "scale of the weights", "our choice: see the register")
+    weights: Literal["concept", "labelset", "flat", "none"] = knob(
+        "concept", "whose frequency is inverted; flat: all weigh the mean of the concepts' weights", "paper Algorithm 1, lines 9 to 12"
+    )
+    normalise: Literal["none", "mean", "paper"] = knob("none", "scale of the weights", "paper Algorithm 1, line 10; J of §III-C: paper")
     scores: Literal["softmax", "hard"] = knob("softmax", "what MAP is computed from", "our choice: see the register")
-    scale: bool = knob(True, "each feature to mean 0 and deviation 1, by training clips", "our choice: see the register")
-    stop: Literal["text", "algorithm", "full", "none"] = knob(
+    multiclass: Literal["one-vs-one", "one-vs-rest", "crammer-singer"] = knob(
+        "one-vs-one", "how a two-class machine separates labelsets", "our choice: see the register"
+    )
+    scale: Scale = knob("standard", "of each feature, by training clips: to mean 0 and deviation 1, to 0 … 1, or as it is",
+                        "our choice: see the register")  # fmt: skip
+    constant: Literal["drop", "keep"] = knob("drop", "features that are the same for all training clips, before ranking",
+                                             "our choice: see the register")  # fmt: skip
+    stop: Literal["text", "below", "algorithm", "full", "none"] = knob(
         "text", "when elimination ends", "paper §III-C; Algorithm 1 as printed: algorithm; the whole path: full"
     )
+    refit: Literal["training", "both"] = knob("training", "clips of the last scaler and machine; both: validation clips, too",
+                                              "our choice: see the register")  # fmt: skip
     scorer: Literal["micro_f1", "hamming_loss", "map"] = knob("micro_f1", "what elimination looks at, on validation clips",
                                                               "our choice: see the register")  # fmt: skip
     ranking_target: Literal["concepts", "labelset"] = knob("concepts", "classes of the random forest",

@@ -21,6 +21,7 @@ from mmdisaster.settings.audits import (
     Comparison,
     Control,
     Distillation,
+    Grid,
     Leakage,
     Missing,
     Report,
@@ -89,6 +90,7 @@ class Settings(Section):
     comparison: Comparison = Comparison()
     leakage: Leakage = Leakage()
     control: Control = Control()
+    grid: Grid = Grid()
     benchmarks: Benchmarks = Benchmarks()
     benchmark_table: BenchmarkTable = BenchmarkTable()
     sensitivity: Sensitivity = Sensitivity()
@@ -174,7 +176,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _seeds_agree(self) -> Self:
-        for name in ("sensitivity", "leakage", "missing", "distillation"):
+        for name in ("sensitivity", "leakage", "missing", "grid", "distillation"):
             if missing := set(getattr(self, name).seeds) - set(self.comparison.seeds):
                 raise ValueError(f"{name}.seeds must be among comparison.seeds, {min(missing)} isn't")
         return self

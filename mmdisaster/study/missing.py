@@ -90,7 +90,8 @@ def score_patterns(
     parts = np.concatenate([split.parts, np.full(len(clips) - len(split.Y), "test")])
     ids, videos = ([names[i] for i in clips] for names in (split.clip_ids, split.video_ids))
     left = _what_is_left(row, trial, static, clips, kept)
-    scored = fit_row(name, *left, Split(ids, videos, parts, split.concepts, split.Y[clips]), trial.settings)
+    parted = Split(ids, videos, parts, split.concepts, split.Y[clips])
+    scored, _ = fit_row(name, *left, parted, trial.settings)
     found = scored["decisions"][len(split.Y) :].reshape(len(distinct), len(test), -1)
     return found[which.ravel()].astype(np.uint8)
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SEEDED', 'ROWS_OF', 'ABLATIONS', 'with_seed', 'fit_row', 'Trial', 'run_trial', 'save_trial', 'load_trial',
-           'rows_reached', 'score_trial', 'unseen_labelsets']
+           'rows_reached', 'score_trial', 'count_changes', 'variant_record', 'unseen_labelsets']
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-004
 from collections.abc import Iterable, Mapping
@@ -27,7 +27,7 @@ from ..runs import in_worker, workers_may_die
 from ..settings.reading import check_section
 from ..settings.tree import Settings
 from ..steps.baselines import Scored, score_baseline
-from ..steps.fusion import fit_algorithm1, score_algorithm1
+from ..steps.fusion import fit_algorithm1, inspect_algorithm1, score_algorithm1
 from ..steps.split import split_corpus
 from ..steps.static import features_in_memory
 from ..steps.temporal import learn_temporal
@@ -85,12 +85,13 @@ def fit_row(
     temporal: Mapping[str, np.ndarray],  # modality → temporal features
     split: Split,  # of the same clips
     settings: Settings,  # of the trial
-) -> Scored:
-    "Step `baseline` or `fusion`: one row of Table II, fitted and scored, for every clip."
+) -> tuple[Scored, dict[str, Any]]:  # of every clip; and facts about a machine, of Algorithm 1 alone
+    "Step `baseline` or `fusion`: one row of Table II, fitted and scored."
     if name != "proposed":
-        return score_baseline(settings.rows[name], static, temporal, split, settings.baseline)[0]
+        return score_baseline(settings.rows[name], static, temporal, split, settings.baseline)[0], {}
     algorithm = fit_algorithm1(temporal, split, settings.fusion, settings.order)
-    return score_algorithm1(algorithm, temporal, settings.order)
+    facts = inspect_algorithm1(algorithm, temporal, split, settings.order)
+    return score_algorithm1(algorithm, temporal, settings.order), facts
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-017
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ class Trial:
     temporal: dict[str, np.ndarray]  # modality → (clips, width)
     scored: dict[str, Scored]  # row of Table II → scores and decisions
     nothing: dict[str, np.ndarray]  # modality → (width,) temporal features of a clip that lacks it
+    facts: dict[str, dict[str, Any]]  # row → what its machine had to work with
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-017b
 def _differing(
@@ -159,6 +161,7 @@ def run_trial(
     static = {**static, **learnt}
     temporal, scored = (dict(known.temporal), dict(known.scored)) if known else ({}, {})
     nothing = dict(known.nothing) if known else {}
+    facts = dict(known.facts) if known else {}
     with workers_may_die("a trial"), Parallel(n_jobs) as parallel:
         order = sorted(stale, key=lambda name: (-static[name].values.size, name))  # longest first
         learn = delayed(in_worker(_temporal_features))
@@ -169,8 +172,11 @@ def run_trial(
             name for name in reversed(rows) if stale or ("fusion" if name == "proposed" else "baseline") in differs
         ]
         score = delayed(in_worker(fit_row))
-        scored |= zip(again, parallel(score(name, static, temporal, split, settings) for name in again))
-    return Trial(settings, split, learnt, temporal, {name: scored[name] for name in rows}, nothing)
+        found = parallel(score(name, static, temporal, split, settings) for name in again)
+        scored |= {name: one for name, (one, _) in zip(again, found)}
+        facts |= {name: about for name, (_, about) in zip(again, found)}
+    kept, about = ({name: of[name] for name in rows} for of in (scored, facts))
+    return Trial(settings, split, learnt, temporal, kept, nothing, about)
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-029
 def save_trial(
@@ -190,6 +196,7 @@ def save_trial(
     arrays = {f"{name}.{kind}": array for name, found in trial.scored.items() for kind, array in found.items()}
     save_arrays(folder / "scores.safetensors", arrays)
     save_json(folder / "settings.json", trial.settings.model_dump(mode="json"))
+    save_json(folder / "facts.json", trial.facts)
     return folder
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-029bx
@@ -210,6 +217,7 @@ def load_trial(
         load_arrays(folder / "temporal.safetensors"),
         {name: scored[name] for name in settings.rows if name in scored},
         load_arrays(folder / "nothing.safetensors"),
+        load_json(folder / "facts.json"),
     )
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-033
@@ -237,12 +245,13 @@ def rows_reached(
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-035
 ABLATIONS = {  # variant → what it takes away
     "no-elimination": "all features, no elimination",
-    "one-vs-rest": "one machine per concept instead of label powerset",
+    "one-vs-rest": "one machine per concept instead of label powerset, at the full C",
     "ranked-by-permutation": "permutation importance instead of Gini",
     "ranked-at-random": "random order instead of Gini",
     "full-path-by-permutation": "permutation importance, full path",
     "full-path-at-random": "random order, full path",
-    "plain-machine": "no weights and no elimination",
+    "plain-machine": "no weights at equal mean cost, and no elimination",
+    "plain-machine-full-cost": "no weights at the full C, and no elimination",
 }
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-037
@@ -259,6 +268,34 @@ def score_trial(
         name: score_row(truth, trial.scored[name]["decisions"][kept], trial.scored[name]["scores"][kept], **judged)
         for name in rows
     }
+
+# %% ../../nbs/5_doubt/05_trials.ipynb #gr-002
+def count_changes(
+    before: Trial,  # the default
+    after: Trial,  # the variant, on the same split
+    rows: tuple[str, ...],  # of Table II
+    part: str = "test",  # "validation" or "test"
+) -> dict[str, dict[str, int]]:  # row → cells, and how many "decisions" and "scores" of them differ
+    "What a variant changes, clip by clip and concept by concept."
+    kept = before.split.rows(part)
+    counts = {}
+    for name in rows:
+        a, b = ({kind: found[kind][kept] for kind in found} for found in (before.scored[name], after.scored[name]))
+        decisions, scores = a["decisions"] != b["decisions"], np.abs(a["scores"] - b["scores"]) > 1e-9
+        counts[name] = {"cells": scores.size, "decisions": int(decisions.sum()), "scores": int(scores.sum())}
+    return counts
+
+# %% ../../nbs/5_doubt/05_trials.ipynb #gr-005
+def variant_record(
+    before: Trial,  # the default
+    after: Trial,  # the variant, on the same split
+    rows: tuple[str, ...],  # of Table II
+    **judged: Any,  # `average` and `empty`, as in `mean_average_precision`
+) -> dict[str, Any]:  # "validation" and "test", each row → metric → value; "changed", of `count_changes`; "facts"
+    "What the audit needs to know of one variant with one seed."
+    scores = {part: score_trial(after, rows, part, **judged) for part in ("validation", "test")}
+    facts = {name: after.facts[name] for name in rows if after.facts.get(name)}
+    return {**scores, "changed": count_changes(before, after, rows), "facts": facts}
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-041
 def unseen_labelsets(
