@@ -30,7 +30,7 @@ from ..steps.baselines import Scored, score_baseline
 from ..steps.fusion import fit_algorithm1, score_algorithm1
 from ..steps.split import split_corpus
 from ..steps.static import features_in_memory
-from ..steps.temporal import learn_temporal
+from ..steps.temporal import learn_temporal, temporal_features
 from ..steps.words import fit_weights, training_texts
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-008
@@ -74,7 +74,8 @@ def _temporal_features(
     settings: Settings,
 ) -> np.ndarray:  # (clips, width)
     "Step `temporal`."
-    return learn_temporal(modality, sequences, split, settings.temporal).transform(sequences)
+    network = learn_temporal(modality, sequences, split, settings.temporal)
+    return temporal_features(network, modality, sequences, split, settings.temporal)
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-014
 def _score(
