@@ -23,6 +23,7 @@ from mmdisaster.settings.audits import (
     Leakage,
     Report,
     Sensitivity,
+    Tuning,
     Variants,
 )
 from mmdisaster.settings.sections import (
@@ -89,6 +90,7 @@ class Settings(Section):
     benchmarks: Benchmarks = Benchmarks()
     benchmark_table: BenchmarkTable = BenchmarkTable()
     sensitivity: Sensitivity = Sensitivity()
+    tuning: Tuning = Tuning()
     report: Report = Report()
     distillation: Distillation = Distillation()
 
@@ -170,7 +172,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _seeds_agree(self) -> Self:
-        for name in ("sensitivity", "leakage", "distillation"):
+        for name in ("sensitivity", "leakage", "tuning", "distillation"):
             if missing := set(getattr(self, name).seeds) - set(self.comparison.seeds):
                 raise ValueError(f"{name}.seeds must be among comparison.seeds, {min(missing)} isn't")
         return self
