@@ -51,6 +51,10 @@ def test_ablations_are_variants_with_words():
 def test_the_trials_of_the_stages_are_the_seeds_that_are_compared():
     assert AUDIT["trials"]["matrix"]["seed"] == PARAMS["comparison"]["seeds"] == PARAMS["leakage"]["seeds"]
     assert set(PARAMS["sensitivity"]["seeds"]) <= set(PARAMS["comparison"]["seeds"])
+    assert AUDIT["tuning"]["matrix"]["seed"] == PARAMS["tuning"]["seeds"]
+    assert [dep for dep in AUDIT["tuning_table"]["deps"] if dep.startswith("data/tuning/")] == [
+        f"data/tuning/{seed}.json" for seed in PARAMS["tuning"]["seeds"]
+    ]
     of = {"variants": "sensitivity", "static": "sensitivity", "sensitivity": "sensitivity", "comparison": "comparison"}
     for stage, section in of.items():
         seeds = [int(seed) for dep in AUDIT[stage]["deps"] for seed in re.findall(r"data/trials/clip-(\d+)", dep)]
