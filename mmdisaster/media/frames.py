@@ -98,7 +98,12 @@ def _shown(frame: av.VideoFrame, crop: Crop) -> tuple[av.VideoFrame, int, int]:
 class _Shrinker:
     "Makes frames of one video small."
 
-    def __init__(self, size: tuple[int, int] | None, crop: Crop, fit: str = "squeeze"):  # height and width, None: as they are; hidden borders
+    def __init__(
+        self,
+        size: tuple[int, int] | None,  # height and width; None: as they are
+        crop: Crop,  # hidden borders
+        fit: str = "squeeze",  # or "crop"
+    ):
         self.size, self.crop, self.fit, self.reformatter = size, crop, fit, VideoReformatter()
         self.turned: tuple[int, tuple[bool, bool, bool]] | None = None  # rotation in degrees, and what it means
 
@@ -109,7 +114,7 @@ class _Shrinker:
         turn, (shown, *whole) = self.turned[1], _shown(frame, self.crop)
         height, width = (self.size[::-1] if turn[0] else self.size) if self.size else whole
         if self.fit == "crop":
-            height, width = _covering((height, width), whole)
+            height, width = _covering((height, width), (whole[0], whole[1]))
         small = self.reformatter.reformat(shown, width, height, "rgb24", interpolation=Interpolation.AREA, threads=1)
         upright = _upright(small.to_ndarray(), *turn)
         self.size = self.size or upright.shape[:2]  # of the first one, if frames differ
@@ -123,7 +128,7 @@ def read_frames(
     start: float | None = None,  # seconds from the beginning of the file; None: its beginning
     end: float | None = None,  # seconds; None, or later than the media: its end
     limits: Media = MEDIA_LIMITS,  # what decoding may take
-    fit: Literal["squeeze", "crop"] = "squeeze",  # how a frame comes to `size`: squeezed, or the middle of it, in its own proportions
+    fit: Literal["squeeze", "crop"] = "squeeze",  # a frame is squeezed to `size`, or its middle is taken, unsqueezed
 ) -> np.ndarray:  # uint8 (n_frames, height, width, 3), RGB
     "Read evenly spaced frames, turned upright, squeezed or cropped to `size`."
     size = (size, size) if isinstance(size, int) else size

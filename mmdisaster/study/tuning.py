@@ -7,6 +7,7 @@ __all__ = ['SIZES', 'grid', 'tuned_rows', 'configurations', 'chosen', 'tune', 't
 
 # %% ../../nbs/5_doubt/25_tuning.ipynb #tn-003
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -26,7 +27,7 @@ from .comparison import corrected_t_test
 from .trials import Trial, run_trial
 
 # %% ../../nbs/5_doubt/25_tuning.ipynb #tn-007
-SIZES = {"single": "batch_size", "early": "units", "late": "hidden"}  # where modalities are joined → the second setting of `baseline`
+SIZES = {"single": "batch_size", "early": "units", "late": "hidden"}  # where modalities meet → a setting of `baseline`
 
 
 def grid(
@@ -58,10 +59,10 @@ def configurations(
     settings: Settings,  # of the trial
 ) -> list[dict[str, Any]]:  # each a dotted setting → its value
     "What a row tries: the values in force, and the grid."
-    joined = joining(settings.rows[row], settings.baseline)
-    tried = [{**changes, **each} for each in grid(joined, settings.tuning)]
-    untuned = {name: getattr(getattr(settings, name.split(".")[0]), name.split(".")[1]) for name in tried[0]} | dict(changes)
-    return [untuned, *(each for each in tried if each != untuned)]
+    tried = grid(joining(settings.rows[row], settings.baseline), settings.tuning)
+    places = {name: name.split(".") for name in tried[0]}
+    untuned = {name: getattr(getattr(settings, section), setting) for name, (section, setting) in places.items()}
+    return [{**changes, **each} for each in (untuned, *(each for each in tried if each != untuned))]
 
 
 def chosen(
@@ -98,7 +99,7 @@ def tune(
 ) -> dict[str, dict[str, Any]]:  # row → tried, chosen, and untuned and tuned metrics of both parts
     "Tune each row on the validation clips of a trial."
     judged = {"average": settings.evaluate.average, "empty": settings.evaluate.empty}
-    known = Trial(known.settings.model_copy(update={"tuning": settings.tuning}), known.split, known.learnt, known.temporal, known.scored)
+    known = replace(known, settings=known.settings.model_copy(update={"tuning": settings.tuning}))
     rows = tuned_rows(known.settings)
     tries = {name: configurations(*rows[name], known.settings) for name in rows}
     jobs = [(name, changes) for name in rows for changes in tries[name]]
@@ -111,9 +112,13 @@ def tune(
         mine = [scores for job, scores in zip(order, scored, strict=True) if job[0] == name]
         validation = [_metrics(known, scores, "validation", judged)["micro_f1"] for scores in mine]
         best = chosen(validation)
-        tried = [{"changes": changes, "micro_f1": score} for changes, score in zip(tries[name], validation, strict=True)]
-        kinds = {"untuned": mine[0], "tuned": mine[best]}
-        scores = {kind: {part: _metrics(known, one, part, judged) for part in ("validation", "test")} for kind, one in kinds.items()}
+        tried = [
+            {"changes": changes, "micro_f1": score} for changes, score in zip(tries[name], validation, strict=True)
+        ]
+        scores = {
+            kind: {part: _metrics(known, mine[place], part, judged) for part in ("validation", "test")}
+            for kind, place in {"untuned": 0, "tuned": best}.items()
+        }
         found[name] = {"tried": tried, "chosen": tries[name][best], **scores}
     return found
 
@@ -155,5 +160,5 @@ def choice_words(
     row: str,  # a name of them
 ) -> str:  # such as "learning_rate 0.003, units 32; learning_rate 0.001, units 64"
     "The configuration that each seed chose."
-    tuned = [{name.split(".")[-1]: value for name, value in seed[row]["chosen"].items() if name != "baseline.early"} for seed in found]
-    return "; ".join(", ".join(f"{name} {value:g}" for name, value in one.items()) for one in tuned)
+    tuned = [{name.split(".")[1]: value for name, value in seed[row]["chosen"].items()} for seed in found]
+    return "; ".join(", ".join(f"{key} {value:g}" for key, value in one.items() if key != "early") for one in tuned)

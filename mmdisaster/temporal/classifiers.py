@@ -179,7 +179,7 @@ class TemporalClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Netw
         threads: int = _DEFAULT.threads,  # that torch may use within an operation on the CPU
         verbose: bool = False,  # show progress on standard error
         directions: int = _DEFAULT.directions,  # 2, or 1: forwards only
-        dropout_of: DropoutOf = _DEFAULT.dropout_of,  # of each LSTM layer's outputs, inputs, or states that it passes on
+        dropout_of: DropoutOf = _DEFAULT.dropout_of,  # an LSTM layer's outputs, inputs, or states that it passes on
     ):
         self.units, self.layers, self.dense, self.directions = units, layers, dense, directions
         self.dropout, self.dense_dropout, self.dropout_of = dropout, dense_dropout, dropout_of

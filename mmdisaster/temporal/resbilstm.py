@@ -112,7 +112,7 @@ class ResidualBiLSTM(nn.Module):
         dropout: float = _DEFAULT.dropout,  # share that is dropped in training
         residual: Residual = _DEFAULT.residual,  # shortcut where widths differ; none: no shortcut anywhere
         directions: int = _DEFAULT.directions,  # 2, or 1: forwards only
-        dropout_of: DropoutOf = _DEFAULT.dropout_of,  # of the LSTM's outputs, of its inputs, or of the states that it passes on
+        dropout_of: DropoutOf = _DEFAULT.dropout_of,  # the LSTM's outputs, its inputs, or states that it passes on
     ):
         super().__init__()
         width, self.of = directions * units, dropout_of
@@ -170,7 +170,7 @@ class ResBiLSTM(nn.Module):
         residual: Residual = _DEFAULT.residual,  # shortcut where widths differ; none: no shortcut anywhere
         summary: Literal["mean", "last", "max"] = _DEFAULT.summary,  # one vector per clip out of one per step
         directions: int = _DEFAULT.directions,  # 2, or 1: forwards only
-        dropout_of: DropoutOf = _DEFAULT.dropout_of,  # of each LSTM layer's outputs, inputs, or states that it passes on
+        dropout_of: DropoutOf = _DEFAULT.dropout_of,  # an LSTM layer's outputs, inputs, or states that it passes on
     ):
         super().__init__()
         self.summary, self.directions = summary, directions
