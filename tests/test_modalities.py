@@ -162,6 +162,7 @@ MAY_NAME = {  # files that may name modalities → why
     "mmdisaster/static/tfidf.py": "an extractor itself, and the manifest's column",
     "mmdisaster/paper/tables.py": "the paper's printed tables",
     "mmdisaster/audit/gaps.py": "what the paper leaves open, and its own settings",
+    "mmdisaster/audit/register.py": "a rule of the paper's text",
     "mmdisaster/audit/checks.py": "the paper's own statements",
     "mmdisaster/settings/sections.py": "a rule of the paper's text; noises of the simulator",
     "mmdisaster/settings/sources.py": "defaults of settings",
