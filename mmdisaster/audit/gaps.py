@@ -118,7 +118,7 @@ _GLOVE = [
         '"a pre-trained word embedding model called GloVe"',
         {
             "trained": "GloVe on the descriptions of the training clips",
-            "../shared/text/glove.6B.50d.subset.txt": "published vectors of 50 values, trained on six billion words (the words of our texts among them)",
+            "../shared/text/glove.6B.50d.subset.txt": "published vectors of 50 values, trained on six billion words; the file holds some of them, and lacks words of simulated descriptions",
         },
         "nothing to download; simulated descriptions have few words, all of them frequent",
         "modalities.text.weights.source",
