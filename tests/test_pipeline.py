@@ -227,8 +227,9 @@ def test_the_audit_runs_on_the_small_corpus(first_run, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(first_run, folder, ignore=shutil.ignore_patterns(".dvc"))
     params = yaml.safe_load((folder / "params.yaml").read_text())
-    for section in ["comparison", "leakage", "sensitivity", "control", "missing"]:
+    for section in ["comparison", "leakage", "sensitivity", "control", "missing", "grid", "tuning"]:
         params[section]["seeds"] = SEEDS
+    params["tuning"] |= {"learning_rate": [0.001], "batch_size": [64], "hidden": [128], "units": [2], "C": [0.03]}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     for seed in SEEDS:
         run_together(folder, *(["trials", f"by={by}", f"seed={seed}"] for by in ["clip", "video"]))
@@ -239,8 +240,9 @@ def test_the_audit_runs_on_the_small_corpus(first_run, tmp_path):
         if not (made / f"{name}.json").exists():
             shutil.copy(made / "audio-shift-0.json", made / f"{name}.json")
     run_together(folder, ["leakage"], ["sensitivity"], ["control"])
-    run_together(folder, ["missing"])
-    run_together(folder, ["distillation"])
+    run_together(folder, ["missing"], ["grid"])
+    run_together(folder, *(["tuning", f"seed={seed}"] for seed in SEEDS))
+    run_together(folder, ["distillation"], ["tuning_table"])
     shutil.copy(ROOT / "results" / "benchmarks.json", folder / "results")
     command(folder, "python", "tools/costs.py")
     run_together(folder, ["report"])
@@ -254,6 +256,14 @@ def test_the_audit_runs_on_the_small_corpus(first_run, tmp_path):
     pipeline = json.loads((results / "evaluate.json").read_text())["test"]
     assert {row: found["micro_f1"]["value"] for row, found in pipeline.items()} == first
     assert "simulated" in (results / "distillation.md").read_text()
+    tuned = json.loads((results / "tuning.json").read_text())
+    first = tuned["found"][0]["late"]
+    assert first["untuned"]["test"]["micro_f1"] == next(
+        line["seeds"][0] for line in compared["rows"] if line["row"] == "late"
+    )
+    assert all(
+        line["mean"] >= 0 for line in tuned["lines"] if (line["part"], line["metric"]) == ("validation", "micro_f1")
+    )
     changes = json.loads((results / "sensitivity.json").read_text())["changes"]
     assert {line["row"] for line in changes if line["variant"] == "stop-full"} == {"proposed"}
     assert {line["row"] for line in changes if line["variant"] == "late-joint"} == {"late"}

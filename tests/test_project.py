@@ -292,7 +292,8 @@ def test_a_wrong_value_is_refused_by_its_name(place):
 
 
 def test_register_states_the_params_in_force():
-    from mmdisaster.audit.register import REGISTER, in_force
+    from mmdisaster.audit.gaps import in_force
+    from mmdisaster.audit.register import REGISTER
 
     for gap in REGISTER:
         value = in_force(gap, Settings())

@@ -51,7 +51,17 @@ SAYS_ALL |= {"ModelError", "StoreError", "ChildProcessError"}
 
 
 # Stages that run trials, or read them.
-OF_TRIALS = {"trials", "comparison", "leakage", "sensitivity", "variants", "static", "distillation"}
+OF_TRIALS = {
+    "trials",
+    "comparison",
+    "leakage",
+    "sensitivity",
+    "variants",
+    "static",
+    "tuning",
+    "tuning_table",
+    "distillation",
+}
 
 
 class StageError(Exception):

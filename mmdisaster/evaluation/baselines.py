@@ -156,6 +156,15 @@ def _row_inputs(
         return [static[modality] for modality in approach.modalities]
     return np.hstack([temporal[modality] for modality in approach.modalities])
 
+# %% ../../nbs/4_experiment/03_baselines.ipynb #k-106
+def _early_network(
+    settings: Baseline,  # its `early` and `units`
+) -> TemporalClassifier:
+    "An untrained network for early fusion."
+    if settings.early == "resbilstm":
+        return TemporalClassifier(units=settings.units)
+    return TemporalClassifier(units=2 * settings.units, directions=1, residual="none")
+
 # %% ../../nbs/4_experiment/03_baselines.ipynb #19-019bx
 Network = DenseClassifier | TemporalClassifier | JointClassifier
 
@@ -167,7 +176,7 @@ def _new_network(
 ) -> Network:
     "An untrained network for the row."
     joined = joining(approach, settings)
-    network: Network = TemporalClassifier()
+    network: Network = _early_network(settings)
     if joined == "late" and settings.joint:
         network = JointClassifier(hidden=settings.hidden)
     elif joined != "early":

@@ -8,7 +8,7 @@ __all__ = ['read_frames']
 # %% ../../nbs/3_data/07_frames.ipynb #c045
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -71,6 +71,18 @@ def _upright(picture: np.ndarray, swapped: bool, mirrored: bool, flipped: bool) 
     turned = picture.swapaxes(0, 1) if swapped else picture
     return turned[:: -1 if flipped else 1, :: -1 if mirrored else 1]
 
+# %% ../../nbs/3_data/07_frames.ipynb #k-130
+def _covering(size: tuple[int, int], whole: tuple[int, int]) -> tuple[int, int]:
+    "Height and width of a picture, in the proportions of `whole`, that just covers `size`."
+    scale = max(wanted / found for wanted, found in zip(size, whole, strict=True))
+    return tuple(max(wanted, round(scale * found)) for wanted, found in zip(size, whole, strict=True))  # type: ignore[return-value]
+
+
+def _middle(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    "The middle of a picture, (height, width, 3)."
+    top, left = ((found - wanted) // 2 for found, wanted in zip(picture.shape, size))
+    return picture[top : top + size[0], left : left + size[1]]
+
 # %% ../../nbs/3_data/07_frames.ipynb #c000
 def _shown(frame: av.VideoFrame, crop: Crop) -> tuple[av.VideoFrame, int, int]:
     "A frame at one moment, without hidden borders, and the height and width in pixels at which it is shown."
@@ -86,20 +98,27 @@ def _shown(frame: av.VideoFrame, crop: Crop) -> tuple[av.VideoFrame, int, int]:
 class _Shrinker:
     "Makes frames of one video small."
 
-    def __init__(self, size: tuple[int, int] | None, crop: Crop):  # height and width, None: as they are; hidden borders
-        self.size, self.crop, self.reformatter = size, crop, VideoReformatter()
+    def __init__(
+        self,
+        size: tuple[int, int] | None,  # height and width; None: as they are
+        crop: Crop,  # hidden borders
+        fit: str = "squeeze",  # or "crop"
+    ):
+        self.size, self.crop, self.fit, self.reformatter = size, crop, fit, VideoReformatter()
         self.turned: tuple[int, tuple[bool, bool, bool]] | None = None  # rotation in degrees, and what it means
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        "A frame as RGB, upright, squeezed to `size`."
+        "A frame as RGB, upright, squeezed to `size`, or its middle."
         if self.turned is None or self.turned[0] != frame.rotation:
             self.turned = frame.rotation, orientation(frame)
         turn, (shown, *whole) = self.turned[1], _shown(frame, self.crop)
         height, width = (self.size[::-1] if turn[0] else self.size) if self.size else whole
+        if self.fit == "crop":
+            height, width = _covering((height, width), (whole[0], whole[1]))
         small = self.reformatter.reformat(shown, width, height, "rgb24", interpolation=Interpolation.AREA, threads=1)
         upright = _upright(small.to_ndarray(), *turn)
         self.size = self.size or upright.shape[:2]  # of the first one, if frames differ
-        return upright
+        return _middle(upright, self.size)
 
 # %% ../../nbs/3_data/07_frames.ipynb #c069
 def read_frames(
@@ -109,12 +128,13 @@ def read_frames(
     start: float | None = None,  # seconds from the beginning of the file; None: its beginning
     end: float | None = None,  # seconds; None, or later than the media: its end
     limits: Media = MEDIA_LIMITS,  # what decoding may take
+    fit: Literal["squeeze", "crop"] = "squeeze",  # a frame is squeezed to `size`, or its middle is taken, unsqueezed
 ) -> np.ndarray:  # uint8 (n_frames, height, width, 3), RGB
-    "Read evenly spaced frames, turned upright, squeezed (not cropped) to `size`."
+    "Read evenly spaced frames, turned upright, squeezed or cropped to `size`."
     size = (size, size) if isinstance(size, int) else size
     track, window = part_of(path, "video", start, end, limits)
     _check_memory(path, n_frames, size or (track.height, track.width), limits)
-    pictures, small, last = list[np.ndarray](), _Shrinker(size, track.crop), None
+    pictures, small, last = list[np.ndarray](), _Shrinker(size, track.crop, fit), None
     with open_media(path, limits) as media:
         stream = prepare(media, media.container.streams[track.index])
         far = 10.0 if track.seekable else np.inf

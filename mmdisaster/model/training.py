@@ -51,7 +51,7 @@ from ..steps.evaluation import Provenance, gather_provenance
 from ..steps.fusion import fit_algorithm1, score_algorithm1
 from ..steps.split import choose_split, drop_clips, split_corpus
 from ..steps.static import extract_features, get_weights
-from ..steps.temporal import learn_temporal
+from ..steps.temporal import learn_temporal, temporal_features
 from ..steps.words import fit_weights, training_texts
 from ..weights.published import pinned_weights, resolve_source
 from ..words.vectors import load_vectors
@@ -297,7 +297,10 @@ def _learn(
 ) -> Model:
     "Temporal networks and Algorithm 1 on stored features, with the scores on test clips."
     networks = {name: learn_temporal(name, found, split, settings.temporal, verbose) for name, found in static.items()}
-    temporal = {name: network.transform(static[name]) for name, network in networks.items()}
+    temporal = {
+        name: temporal_features(network, name, static[name], split, settings.temporal, verbose)
+        for name, network in networks.items()
+    }
     algorithm = fit_algorithm1(temporal, split, settings.fusion, settings.order, verbose=verbose)
     scored, test = score_algorithm1(algorithm, temporal, settings.order), split.rows("test")
     judged = {"average": settings.evaluate.average, "empty": settings.evaluate.empty}

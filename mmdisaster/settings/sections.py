@@ -230,13 +230,22 @@ class Temporal(Training):
     units: int = knob(64, "LSTM units in each direction", "our choice: in each direction; 2 × 64 = 128", ge=1, le=4096)
     layers: int = knob(2, "residual LSTM layers", "paper §III-B", ge=1, le=32)
     dense: int = knob(128, "width of the dense ReLU layer", "paper §III-C: 384 = 3 × 128", ge=1, le=16_384)
-    dropout: float = knob(0.1, "share of each LSTM layer's outputs dropped in training", "paper §IV-B", ge=0, lt=1)
+    dropout: float = knob(0.1, "share of what dropout_of says that is dropped in training", "paper §IV-B", ge=0, lt=1)
     dense_dropout: float = knob(0.5, "share of the dense layer's outputs dropped in training", "paper §IV-B", ge=0, lt=1)
-    residual: Literal["project", "skip"] = knob("project", "shortcut where widths differ", "our choice: see the register")
+    residual: Literal["project", "skip", "none"] = knob("project", "shortcut where widths differ; none: no shortcut anywhere",
+                                                        "our choice: see the register")  # fmt: skip
     summary: Literal["mean", "last", "max"] = knob("mean", "one vector per clip out of one per step",
                                                    "our choice: see the register")  # fmt: skip
     feature: Literal["dense", "lstm"] = knob("dense", "which layer is the temporal feature", "our choice: see the register")
     standardize: bool = knob(True, "shift and scale inputs by training statistics", "our choice: see the register")
+    directions: Literal[1, 2] = knob(2, "2: forwards and backwards; 1: forwards only", "paper §III-B")
+    dropout_of: Literal["outputs", "inputs", "states"] = knob(
+        "outputs", "of each LSTM layer: its outputs, its inputs, or the states that it passes on to the next step", "our choice: see the register"
+    )
+    out_of_fold: Literal[0] | Annotated[int, Field(ge=2, le=100)] = knob(
+        0, "folds; features of training clips come from a network of the other folds; 0: from the network of them all",
+        "our choice: see the register",
+    )  # fmt: skip
     device: str = device_knob()
     threads: int = knob(1, "threads within an operation on the CPU", "our choice: fastest, and the same bits", ge=1, le=256)
 
@@ -259,6 +268,10 @@ class Baseline(Training):
                                            "our choice: see the register")  # fmt: skip
     joint: bool = knob(False, "late fusion: train the modalities' networks and the dense layers together",
                        "our choice: see the register")  # fmt: skip
+    early: Literal["resbilstm", "lstm"] = knob("resbilstm", "early fusion's network: residual and bidirectional, or a plain LSTM",
+                                               "our choice: see the register")  # fmt: skip
+    units: int = knob(64, "early fusion: LSTM units in each direction; a plain LSTM has twice as many in its one",
+                      "our choice: as the temporal networks", ge=1, le=1024)  # fmt: skip
     hidden: int = knob(128, "units of late fusion's dense ReLU layer",
                        "our choice: as wide as the temporal networks' dense layer", ge=1, le=16_384)  # fmt: skip
     threshold: float = knob(0.5, "a concept is present from this probability on", "our choice: likelier than not",

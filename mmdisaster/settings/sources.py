@@ -133,6 +133,8 @@ class InceptionSource(Source):
     frames: int = knob(8, "frames per clip", "paper §III-A: 40; lowered at laptop scale", ge=1, le=10_000)
     size: int = knob(107, "height and width in pixels",
                      "Inception-V3's own size is 299; lowered at laptop scale", ge=75, le=2048)  # fmt: skip
+    fit: Literal["squeeze", "crop"] = knob("squeeze", "how a frame becomes a square: squeezed, or cropped to its middle",
+                                           "our choice: see the register")  # fmt: skip
     batch_size: int = knob(32, "frames computed together", "our choice: fastest on two cores", ge=1, le=10_000)
     device: str = device_knob()
     precision: Literal["float32", "float16"] = knob(
@@ -157,6 +159,7 @@ class SoundNetSource(Source):
     drawn: ClassVar[tuple[str, str]] = ("sound", "SoundNet conv7")
 
     extractor: Literal["soundnet"] = knob("soundnet", "which extractor", "paper §III-A")
+    conv7: Literal["after", "before"] = knob("after", "taken after or before its batch norm and ReLU", "our choice: see the register")
     device: str = device_knob()
     max_failures: float = share_knob(0.05, "share of clips that may be unreadable; they are left out and listed")
     weights: SoundNetWeights = SoundNetWeights()
@@ -172,6 +175,8 @@ class GloveSource(Source):
 
     extractor: Literal["glove"] = knob("glove", "which extractor", "paper §III-A")
     max_positions: int = knob(1000, "most words per description", 'paper §IV-B, our reading of "1000"', ge=1, le=1_000_000)
+    unknown: Literal["skip", "zeros"] = knob("skip", "words without a vector: left out, or each a step of zeros",
+                                             "our choice: see the register")  # fmt: skip
     weights: Glove = Glove()
 
 # %% ../../nbs/7_ground/02_sources.ipynb #L-002

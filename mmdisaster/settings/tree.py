@@ -26,6 +26,7 @@ from mmdisaster.settings.audits import (
     Missing,
     Report,
     Sensitivity,
+    Tuning,
     Variants,
 )
 from mmdisaster.settings.sections import (
@@ -95,6 +96,7 @@ class Settings(Section):
     benchmark_table: BenchmarkTable = BenchmarkTable()
     sensitivity: Sensitivity = Sensitivity()
     missing: Missing = Missing()
+    tuning: Tuning = Tuning()
     report: Report = Report()
     distillation: Distillation = Distillation()
 
@@ -176,7 +178,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _seeds_agree(self) -> Self:
-        for name in ("sensitivity", "leakage", "missing", "grid", "distillation"):
+        for name in ("sensitivity", "leakage", "missing", "grid", "tuning", "distillation"):
             if missing := set(getattr(self, name).seeds) - set(self.comparison.seeds):
                 raise ValueError(f"{name}.seeds must be among comparison.seeds, {min(missing)} isn't")
         return self

@@ -7,10 +7,12 @@ __all__ = ['RATE', 'LAYERS', 'HEADS', 'SHORTEST', 'RANGE', 'STEP', 'PIECE', 'SHA
            'SoundNet', 'check_waveform', 'scaled', 'random_soundnet', 'soundnet_weights', 'SoundNetFeatures']
 
 # %% ../../nbs/2_method/02_soundnet.ipynb #09-004
+import copy
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -198,7 +200,7 @@ def _pieces(
 
 # %% ../../nbs/2_method/02_soundnet.ipynb #09-047
 class SoundNetFeatures:
-    "Waveforms to features: SoundNet up to conv7 after batch norm and ReLU, 1,024 values per step."
+    "Waveforms to features: SoundNet up to conv7, 1,024 values per step."
 
     dim = 1024
 
@@ -206,13 +208,18 @@ class SoundNetFeatures:
         self,
         arrays: dict[str, np.ndarray],  # name → array, from `soundnet_weights`
         device: str | torch.device = _FEATURES.device,  # see `pick_device`
+        conv7: Literal["after", "before"] = _FEATURES.conv7,  # its batch norm and ReLU
     ):
-        self.device = pick_device(device)
+        self.device, self.conv7 = pick_device(device), conv7
         with torch.device("meta"):
             network = SoundNet()
         arrays = check_arrays(arrays, wanted_arrays(network))
         self.digest = digest_arrays(arrays)
-        fold_norms(fill(network, arrays))
+        fill(network, arrays)
+        bare = copy.deepcopy(network.get_submodule("conv7.conv"))
+        fold_norms(network)
+        if conv7 == "before":
+            network.add_module("conv7", bare)
         self.network = network.to(self.device)
 
     def extract(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SEEDED', 'ROWS_OF', 'ABLATIONS', 'with_seed', 'fit_row', 'Trial', 'run_trial', 'save_trial', 'load_trial',
-           'rows_reached', 'score_trial', 'count_changes', 'variant_record', 'unseen_labelsets']
+           'rows_reached', 'lacking_weights', 'score_trial', 'count_changes', 'variant_record', 'unseen_labelsets']
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-004
 from collections.abc import Iterable, Mapping
@@ -25,13 +25,15 @@ from ..evaluation.metrics import score_row
 from ..paper.tables import APPROACHES, Approach
 from ..runs import in_worker, workers_may_die
 from ..settings.reading import check_section
+from ..settings.sources import weights_of
 from ..settings.tree import Settings
 from ..steps.baselines import Scored, score_baseline
 from ..steps.fusion import fit_algorithm1, inspect_algorithm1, score_algorithm1
 from ..steps.split import split_corpus
 from ..steps.static import features_in_memory
-from ..steps.temporal import learn_temporal
+from ..steps.temporal import learn_temporal, temporal_features
 from ..steps.words import fit_weights, training_texts
+from ..weights.published import KNOWN
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-008
 SEEDED = (
@@ -76,7 +78,8 @@ def _temporal_features(
     "Step `temporal`."
     network = learn_temporal(modality, sequences, split, settings.temporal)
     nothing = Sequences(np.zeros((1, sequences.values.shape[1])), np.array([0, 1]))
-    return network.transform(sequences), network.transform(nothing)[0]
+    vectors = temporal_features(network, modality, sequences, split, settings.temporal)
+    return vectors, network.transform(nothing)[0]
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-014
 def fit_row(
@@ -227,6 +230,8 @@ ROWS_OF: dict[
     "baseline.pool": ("single",),
     "baseline.pairs": ("pair",),
     "baseline.clock": ("early",),
+    "baseline.early": ("early",),
+    "baseline.units": ("early",),
     "baseline": ("late",),
     "fusion": ("proposed",),
 }
@@ -241,6 +246,15 @@ def rows_reached(
         ROWS_OF.get(name) or ROWS_OF.get(name.split(".")[0], ("late", "proposed")) for name in changes
     ]
     return tuple(name for name, row in rows.items() if any(row.fusion in joined for joined in reached))
+
+# %% ../../nbs/5_doubt/05_trials.ipynb #k-151
+def lacking_weights(
+    settings: Settings,  # of a variant
+) -> str:  # such as "there is no vectors.txt"; empty where nothing lacks
+    "Which file of weights that settings name isn't there."
+    sections = {name: weights_of(source) for name, source in settings.present.items()}
+    named = [found.source for found in sections.values() if found and found.source not in (*found.made, *KNOWN)]
+    return next((f"there is no {name}" for name in named if not Path(name).expanduser().is_file()), "")
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-035
 ABLATIONS = {  # variant → what it takes away

@@ -22,7 +22,7 @@ from ..data.labels import LabelCoding
 from ..data.sequences import Sequences, as_sequences
 from ..devices import pick_device, torch_stream, torch_threads
 from ..settings.sections import Temporal
-from .resbilstm import ResBiLSTM
+from .resbilstm import DropoutOf, ResBiLSTM, Residual
 from mmdisaster.temporal.training import (
     Take,
     check_params,
@@ -164,9 +164,9 @@ class TemporalClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Netw
         units: int = _DEFAULT.units,  # LSTM units in each direction
         layers: int = _DEFAULT.layers,  # residual LSTM layers
         dense: int = _DEFAULT.dense,  # width of the dense ReLU layer
-        dropout: float = _DEFAULT.dropout,  # share of each LSTM layer's outputs dropped in training
+        dropout: float = _DEFAULT.dropout,  # share dropped in training, see `dropout_of`
         dense_dropout: float = _DEFAULT.dense_dropout,  # share of the dense layer's outputs dropped in training
-        residual: Literal["project", "skip"] = _DEFAULT.residual,  # shortcut where widths differ
+        residual: Residual = _DEFAULT.residual,  # shortcut where widths differ; none: no shortcut anywhere
         summary: Literal["mean", "last", "max"] = _DEFAULT.summary,  # one vector per clip out of one per step
         feature: Literal["dense", "lstm"] = _DEFAULT.feature,  # what `transform` gives: ReLU layer, or that summary
         learning_rate: float = _DEFAULT.learning_rate,  # Adam's step
@@ -178,9 +178,11 @@ class TemporalClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Netw
         device: str = _DEFAULT.device,  # where the network is: "cpu", "cuda", "mps"; "auto" is the fastest of them
         threads: int = _DEFAULT.threads,  # that torch may use within an operation on the CPU
         verbose: bool = False,  # show progress on standard error
+        directions: int = _DEFAULT.directions,  # 2, or 1: forwards only
+        dropout_of: DropoutOf = _DEFAULT.dropout_of,  # an LSTM layer's outputs, inputs, or states that it passes on
     ):
-        self.units, self.layers, self.dense = units, layers, dense
-        self.dropout, self.dense_dropout = dropout, dense_dropout
+        self.units, self.layers, self.dense, self.directions = units, layers, dense, directions
+        self.dropout, self.dense_dropout, self.dropout_of = dropout, dense_dropout, dropout_of
         self.residual, self.summary, self.feature = residual, summary, feature
         self.learning_rate, self.batch_size = learning_rate, batch_size
         self.max_epochs, self.patience, self.standardize = max_epochs, patience, standardize
@@ -194,8 +196,9 @@ class TemporalClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Netw
 
     def _build(self) -> ResBiLSTM:
         "A new network."
-        architecture = self.units, self.layers, self.dense, self.dropout, self.dense_dropout
-        return ResBiLSTM(self.n_features_in_, self.n_concepts_, *architecture, self.residual, self.summary)
+        sizes = self.units, self.layers, self.dense, self.dropout, self.dense_dropout
+        shape = self.residual, self.summary, self.directions, self.dropout_of
+        return ResBiLSTM(self.n_features_in_, self.n_concepts_, *sizes, *shape)
 
     def transform(
         self,
@@ -207,7 +210,7 @@ class TemporalClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Netw
     @property
     def _n_features_out(self) -> int:
         "For scikit-learn's `get_feature_names_out`."
-        return self.dense if self.feature == "dense" else 2 * self.units
+        return self.dense if self.feature == "dense" else self.directions * self.units
 
     def __sklearn_tags__(self) -> Tags:
         "What scikit-learn should know: sequences are no array."

@@ -9,7 +9,7 @@ __all__ = ['STOP_WORDS', 'clean', 'tokenize', 'WordVectors', 'to_keyed_vectors']
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -96,12 +96,20 @@ class WordVectors(TransformerMixin, BaseEstimator):
     def transform(
         self,
         texts: Iterable[str | None],  # descriptions
+        unknown: Literal["skip", "zeros"] = "skip",  # words without a vector: left out, or each a step of zeros
     ) -> list[np.ndarray]:  # one (steps, dim) float32 per text, 1 ≤ steps ≤ max_positions
         "Turn each text into the sequence of its words' vectors."
         check_is_fitted(self, "vectors_")
-        rows = [[self.vocabulary_[w] for w in words if w in self.vocabulary_] for words in self.tokenize(texts)]
-        nothing = np.zeros((1, self.vectors_.shape[1]), np.float32)
-        return [self.vectors_[known[: self.max_positions]] if known else nothing.copy() for known in rows]
+        rows = [np.array([self.vocabulary_.get(word, -1) for word in words], int) for words in self.tokenize(texts)]
+        if unknown == "skip":
+            rows = [found[found >= 0] for found in rows]
+        return [self._steps(found[: self.max_positions] if len(found) else np.array([-1])) for found in rows]
+
+    def _steps(self, rows: np.ndarray) -> np.ndarray:
+        "The vectors of some rows, (steps, dim); zeros for -1."
+        found = np.zeros((len(rows), self.vectors_.shape[1]), np.float32)
+        found[rows >= 0] = self.vectors_[rows[rows >= 0]]
+        return found
 
     def coverage(
         self,
