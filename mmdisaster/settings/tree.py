@@ -23,7 +23,9 @@ from mmdisaster.settings.audits import (
     Leakage,
     Report,
     Sensitivity,
+    Tweets,
     Variants,
+    Views,
 )
 from mmdisaster.settings.sections import (
     MOST_MODALITIES,
@@ -88,6 +90,8 @@ class Settings(Section):
     leakage: Leakage = Leakage()
     benchmarks: Benchmarks = Benchmarks()
     benchmark_table: BenchmarkTable = BenchmarkTable()
+    views: Views = Views()
+    tweets: Tweets = Tweets()
     sensitivity: Sensitivity = Sensitivity()
     report: Report = Report()
     distillation: Distillation = Distillation()
