@@ -80,7 +80,7 @@ Scorer = Callable[[Any, np.ndarray, np.ndarray], float]
 SCORERS: dict[str, Scorer] = {"micro_f1": _micro_f1, "hamming_loss": _hamming_loss, "map": _map}
 
 # %% ../../nbs/2_method/16_elimination.ipynb #17-027
-CHUNK = 16  # rounds that share one running Gram matrix
+CHUNK = 4  # rounds that share one running Gram matrix
 Data = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # X (n, d) and labels, and the same of validation clips
 
 

@@ -122,6 +122,7 @@ class Views(Interval):
     )
     fractions: tuple[float, float, float] = knob((0.6, 0.2, 0.2), "of train, validation and test", "paper §IV-B")
     seeds: Seeds = seeds_knob(tuple(range(2019, 2029)), "our choice: ten splits")
+    n_trees: int = knob(100, "trees in the forest", "our choice: ten splits of three sets in minutes", ge=1, le=10_000)
     rarest: int = knob(3, "labels whose mean F1 stands for the rare ones", ge=1, le=1000)
 
 # %% ../../nbs/7_ground/03_audits.ipynb #v-002

@@ -45,8 +45,8 @@ LABELS = {  # as OpenML and Mulan have them, in Mulan's order
     "birds": [
         "Brown Creeper", "Pacific Wren", "Pacific-slope Flycatcher", "Red-breasted Nuthatch", "Dark-eyed Junco",
         "Olive-sided Flycatcher", "Hermit Thrush", "Chestnut-backed Chickadee", "Varied Thrush", "Hermit Warbler",
-        "Swainson's Thrush", "Hammond's Flycatcher", "Western Tanager", "Black-headed Grosbeak", "Golden Crowned Kinglet",
-        "Warbling Vireo", "MacGillivray's Warbler", "Stellar's Jay", "Common Nighthawk",
+        "Swainson's Thrush", "Hammond's Flycatcher", "Western Tanager", "Black-headed Grosbeak",
+        "Golden Crowned Kinglet", "Warbling Vireo", "MacGillivray's Warbler", "Stellar's Jay", "Common Nighthawk",
     ],
 }  # fmt: skip
 
@@ -60,8 +60,8 @@ def from_openml(
         found = fetch(name, version=OPENML_VERSION, as_frame=True, parser="auto")
     except OSError as error:
         raise ConnectionError(
-            f"{name} is in no local folder and can't be fetched from OpenML ({error}); put {name}.arff and {name}.xml, packed by gzip "
-            "or not, into the folder of param benchmarks.folder"
+            f"{name} is in no local folder and can't be fetched from OpenML ({error}); put {name}.arff and {name}.xml, "
+            "packed by gzip or not, into the folder of param benchmarks.folder"
         ) from error
     target = found.target.to_frame() if isinstance(found.target, pd.Series) else found.target
     Y = target.astype(str).isin(["TRUE", "True", "1"]).to_numpy(np.uint8)

@@ -179,7 +179,9 @@ def _numbered(
 # %% ../../nbs/5_doubt/07_mulan.ipynb #mu-026
 def read_arff(
     path: str | Path,  # an ARFF file, packed by gzip or not
-) -> tuple[list[Attribute], np.ndarray]:  # columns, and numbers (n, columns): values of nominal ones by their place; NaN: missing
+) -> tuple[
+    list[Attribute], np.ndarray
+]:  # columns, and numbers (n, columns): values of nominal ones by their place; NaN: missing
     "Read a table; raises `ValueError` that names file and line."
     path, seen = Path(path), [0]
     lines = _numbered(path, seen)
@@ -204,7 +206,9 @@ def read_labels(
         raise ValueError(f"{path.name} must be XML: {error}") from None
     found = [element.attrib.get("name", "") for element in root.iter() if element.tag.rpartition("}")[2] == "label"]
     if not found or "" in found or len(set(found)) < len(found):
-        raise ValueError(f"{path.name} must list labels, each with a name of its own, lists {', '.join(map(repr, found)) or 'none'}")
+        raise ValueError(
+            f"{path.name} must list labels, each with a name of its own, lists {', '.join(map(repr, found)) or 'none'}"
+        )
     return found
 
 # %% ../../nbs/5_doubt/07_mulan.ipynb #mu-032
@@ -243,7 +247,11 @@ def _label(
         word = "missing" if math.isnan(number) else attribute.values[int(number)] if attribute.values else f"{number:g}"
         if word not in ("0", "1"):
             raise ValueError(f"label {attribute.name!r} must be 0 or 1, was {word} in instance {row + 1}")
-    ones = numbers == 1 if attribute.values is None else np.isin(numbers, np.flatnonzero(np.array(attribute.values) == "1"))
+    ones = (
+        numbers == 1
+        if attribute.values is None
+        else np.isin(numbers, np.flatnonzero(np.array(attribute.values) == "1"))
+    )
     return ones.astype(np.uint8)
 
 # %% ../../nbs/5_doubt/07_mulan.ipynb #mu-038

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['MACHINES', 'FLOORS', 'RARE', 'QUESTIONS', 'column_places', 'view_sequences', 'mean_cost', 'Machine',
-           'machine_settings', 'at_ceiling', 'linear_floor', 'Run', 'machine_facts', 'run_machines', 'deal',
-           'run_views', 'score_run', 'Question', 'compare_views', 'answer', 'answer_table', 'score_table']
+           'machine_settings', 'at_ceiling', 'linear_floor', 'Run', 'acting_facts', 'run_machines', 'deal', 'run_views',
+           'score_run', 'Question', 'compare_views', 'answer', 'answer_table', 'score_table', 'label_counts',
+           'facts_table']
 
 # %% ../../nbs/5_doubt/30_views.ipynb #vw-002
-import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -45,7 +45,11 @@ def column_places(
     for part in wanted.split("|"):
         first, colon, last = part.partition(":")
         ends = [columns.index(name) for name in (first, last) if colon and name in columns]
-        taken = range(ends[0], ends[1] + 1) if len(ends) == 2 else [i for i, c in enumerate(columns) if fnmatchcase(c, part)]
+        taken = (
+            range(ends[0], ends[1] + 1)
+            if len(ends) == 2
+            else [i for i, c in enumerate(columns) if fnmatchcase(c, part)]
+        )
         if not taken:
             raise ValueError(f"views: {part!r} must name columns, there are {', '.join(columns[:3])}, … {columns[-1]}")
         found |= {*taken}
@@ -127,7 +131,7 @@ def linear_floor(
     X = StandardScaler().fit(X[train]).transform(X)
     scores = np.where(Y[train].all(axis=0), 1.0, -1.0) * np.ones(Y.shape)
     for c in np.flatnonzero(np.ptp(Y[train], axis=0)):
-        scores[:, c] = LinearSVC(dual=False, random_state=0).fit(X[train], Y[train, c]).decision_function(X)
+        scores[:, c] = LinearSVC(dual=False, tol=0.01, random_state=0).fit(X[train], Y[train, c]).decision_function(X)
     return {"scores": scores, "decisions": (scores > 0).astype(np.uint8)}
 
 # %% ../../nbs/5_doubt/30_views.ipynb #vw-024
@@ -144,10 +148,12 @@ class Run(NamedTuple):
 
     split: Split  # of all instances
     scored: dict[str, Scored]  # row → scores and decisions of all instances
-    facts: dict[str, dict[str, float]]  # machine → C, kept features, share of dual variables at their ceiling, training errors
+    facts: dict[
+        str, dict[str, float]
+    ]  # machine → C, kept features, share of dual variables at their ceiling, training errors
 
 
-def machine_facts(
+def acting_facts(
     algorithm: Algorithm1,  # fitted
     scored: Scored,  # its decisions of all clips
     split: Split,  # of the same clips
@@ -157,7 +163,9 @@ def machine_facts(
     wrong = (scored["decisions"][train] != split.Y[train]).any(axis=1).mean()
     return {
         "C": float(machine.C),
-        "mean_cost": mean_cost(Fusion(C=machine.C, weights=machine.weights, normalise=machine.normalise), split.Y[train]),
+        "mean_cost": mean_cost(
+            Fusion(C=machine.C, weights=machine.weights, normalise=machine.normalise), split.Y[train]
+        ),
         "features": int(algorithm.elimination_.n_features_),
         "at_ceiling": at_ceiling(machine),
         "training_errors": float(wrong),
@@ -178,7 +186,7 @@ def run_machines(
         algorithm = fit_algorithm1(features, split, section, order, ranking)
         ranking = algorithm.ranking_
         scored[name] = score_algorithm1(algorithm, features, order)
-        facts[name] = machine_facts(algorithm, scored[name], split)
+        facts[name] = acting_facts(algorithm, scored[name], split)
     return scored, facts
 
 # %% ../../nbs/5_doubt/30_views.ipynb #vw-029
@@ -205,14 +213,15 @@ def run_views(
     temporal = {name: learn_temporal(name, x, split, settings.temporal).transform(x) for name, x in static.items()}
     rows = [row for row in table_rows([*views]).values() if row.fusion != "proposed"]
     scored = {row.name: score_baseline(row, static, temporal, split, settings.baseline)[0] for row in rows}
-    machines, facts = run_machines(temporal, split, settings.fusion)
+    fusion = settings.fusion.model_copy(update={"n_trees": settings.views.n_trees})
+    machines, facts = run_machines(temporal, split, fusion)
     own, train = {name: x.values for name, x in static.items()}, split.rows("train")
-    joined, trees = np.hstack([*own.values()]), settings.fusion.n_trees
-    direct, of_direct = run_machines(own, split, settings.fusion, ["proposed"])
+    joined = np.hstack([*own.values()])
+    direct, of_direct = run_machines(own, split, fusion, ["proposed"])
     floors = {
         "frequent": frequent_floor(data.Y, train),
         "linear": linear_floor(joined, data.Y, train),
-        "forest": forest_floor(joined, data.Y, train, trees, derive_seed(seed, "forest"), n_jobs=1),
+        "forest": forest_floor(joined, data.Y, train, fusion.n_trees, derive_seed(seed, "forest"), n_jobs=1),
         "direct": direct["proposed"],
     }
     return Run(split, {**scored, **machines, **floors}, {**facts, "direct": of_direct["proposed"]})
@@ -261,7 +270,7 @@ QUESTIONS = [
 def compare_views(
     scores: Sequence[Mapping[str, Mapping[str, float]]],  # of each split, as `score_run` gives them
     sizes: tuple[float, float],  # training and test instances
-    questions: Sequence[Question] = tuple(QUESTIONS),
+    questions: Sequence[Question] = tuple(QUESTIONS),  # what is asked
     metrics: Sequence[str] = ("micro_f1", RARE),  # larger is better
     level: float = 0.95,  # simultaneous, over the questions of a metric
 ) -> pd.DataFrame:  # question, row, other, metric, mean, sd, low, high, p, holm
@@ -295,7 +304,10 @@ def answer_table(
     for name, table in found.items():
         lines = table[table["metric"] == metric]
         shown["Question"] = lines["question"].tolist()
-        shown[name] = [f"{answer(a, b)}: {m:+.3f} [{a:+.3f}, {b:+.3f}]" for m, a, b in zip(lines["mean"], lines["low"], lines["high"])]
+        shown[name] = [
+            f"{answer(a, b)}: {m:+.3f} [{a:+.3f}, {b:+.3f}]"
+            for m, a, b in zip(lines["mean"], lines["low"], lines["high"])
+        ]
     return pd.DataFrame(shown)
 
 # %% ../../nbs/5_doubt/30_views.ipynb #vw-045
@@ -313,4 +325,36 @@ def score_table(
                 values = [found[row][metric] for found in splits]
                 line[title] = f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
             lines.append(line)
+    return pd.DataFrame(lines)
+
+# %% ../../nbs/5_doubt/30_views.ipynb #vw-047
+def label_counts(
+    data: Benchmark,  # all instances
+) -> dict[str, float]:  # instances, features, labels, labelsets, labels_each, unlabelled, rarest
+    "What a set is like."
+    return {
+        "instances": len(data.X),
+        "features": data.X.shape[1],
+        "labels": len(data.labels),
+        "labelsets": len(np.unique(data.Y, axis=0)),
+        "labels_each": float(data.Y.sum(axis=1).mean()),
+        "unlabelled": int((data.Y.sum(axis=1) == 0).sum()),
+        "rarest": int(data.Y.sum(axis=0).min()),
+    }
+
+# %% ../../nbs/5_doubt/30_views.ipynb #vw-049
+def facts_table(
+    facts: Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]],  # set → of each split, machine → facts
+) -> pd.DataFrame:  # Data, Machine, means over splits
+    "What machines had to work with, for reading."
+    lines = []
+    for name, splits in facts.items():
+        for machine in splits[0]:
+            mean = {key: float(np.mean([found[machine][key] for found in splits])) for key in splits[0][machine]}
+            line = {"Data": name, "Machine": machine, "Mean cost of an error": f"{mean['mean_cost']:.4f}"}
+            line |= {
+                "Duals at their ceiling": f"{mean['at_ceiling']:.1%}",
+                "Training errors": f"{mean['training_errors']:.1%}",
+            }
+            lines.append(line | {"Features kept": f"{mean['features']:.1f}"})
     return pd.DataFrame(lines)
