@@ -121,14 +121,17 @@ def _sparse(
     return row
 
 # %% ../../nbs/5_doubt/07_mulan.ipynb #mu-019
+_BRACES = re.compile(rf"""\{{(?:{_QUOTED}|[^'"}}])*\}}""")
+
+
 def read_row(
     line: str,  # of data
     attributes: list[Attribute],  # all columns
 ) -> np.ndarray:  # (columns,); NaN: missing
     "One instance, dense or sparse."
     if line.startswith("{"):
-        if not line.endswith("}"):
-            raise ValueError(f"must end with a brace, and without a weight, was …{line[-20:]!r}")
+        if not _BRACES.fullmatch(line):
+            raise ValueError(f"must be one pair of braces, without a weight behind it, was …{line[-20:]!r}")
         return _sparse(line[1:-1], attributes)
     cells = split_cells(line)
     if len(cells) != len(attributes):

@@ -106,7 +106,7 @@ def run_tweets(
     "All rows on one split by group of near-duplicates."
     settings = with_seed(settings, seed)
     split = split_corpus(tweets, concepts, settings.split.model_copy(update={"by": "video"}))
-    train, scored, facts = split.rows("train"), {}, {}
+    train, scored, facts = split.rows("train"), dict[str, Scored](), dict[str, dict[str, float]]()
     for kind in vectors:
         source = vector_source(kind, GloveSource().changed(seed=seed), published)
         found, of = score_vectors(word_sequences(source, tweets, split), split, settings)
@@ -138,7 +138,7 @@ def tweet_questions(
 def weight_gains(
     scored: Sequence[Mapping[str, np.ndarray]],  # of each split: row → F1 of each concept, (q,)
     concepts: Mapping[str, int],  # concept → tweets that have it
-    sizes: tuple[float, float],  # training and test tweets
+    sizes: tuple[int, int],  # training and test tweets
     pairs: Mapping[str, tuple[str, str]],  # in words → a row with weights, and one without
     level: float = 0.95,  # simultaneous, over the concepts
 ) -> pd.DataFrame:  # weights, concept, tweets, without, mean, sd, low, high, p, holm

@@ -6,7 +6,7 @@
 __all__ = ['MACHINES', 'FLOORS', 'RARE', 'QUESTIONS', 'column_places', 'view_sequences', 'mean_cost', 'Machine',
            'machine_settings', 'at_ceiling', 'linear_floor', 'Run', 'acting_facts', 'run_machines', 'deal', 'run_views',
            'score_run', 'Question', 'compare_views', 'answer', 'answer_table', 'score_table', 'label_counts',
-           'facts_table']
+           'facts_table', 'plain_words']
 
 # %% ../../nbs/5_doubt/30_views.ipynb #vw-002
 from collections.abc import Mapping, Sequence
@@ -269,7 +269,7 @@ QUESTIONS = [
 
 def compare_views(
     scores: Sequence[Mapping[str, Mapping[str, float]]],  # of each split, as `score_run` gives them
-    sizes: tuple[float, float],  # training and test instances
+    sizes: tuple[int, int],  # training and test instances
     questions: Sequence[Question] = tuple(QUESTIONS),  # what is asked
     metrics: Sequence[str] = ("micro_f1", RARE),  # larger is better
     level: float = 0.95,  # simultaneous, over the questions of a metric
@@ -358,3 +358,20 @@ def facts_table(
             }
             lines.append(line | {"Features kept": f"{mean['features']:.1f}"})
     return pd.DataFrame(lines)
+
+# %% ../../nbs/5_doubt/30_views.ipynb #vw-052
+def plain_words(
+    found: Mapping[str, pd.DataFrame],  # set → as `compare_views` returns it
+    metric: str = "micro_f1",  # which
+) -> list[str]:  # a sentence per question
+    "On how many sets the answer is yes, no, or can't be told."
+    lines = []
+    for question in dict.fromkeys(q for table in found.values() for q in table["question"]):
+        said: dict[str, list[str]] = {"yes": [], "no, it loses": [], "can't be told": [], "the same decisions": []}
+        for name, table in found.items():
+            line = table[(table["metric"] == metric) & (table["question"] == question)].iloc[0]
+            said[answer(line["low"], line["high"])].append(name)
+        lines.append(
+            f"{question} " + "; ".join(f"{word}: {', '.join(names)}" for word, names in said.items() if names) + "."
+        )
+    return lines
