@@ -171,6 +171,7 @@ MAY_NAME = {  # files that may name modalities → why
     "mmdisaster/model/prediction.py": "the manifest's column text",
     "mmdisaster/steps/words.py": "the manifest's column text",
     "mmdisaster/study/benchmarks.py": "a rule of the paper's text",
+    "mmdisaster/study/tweets.py": "the manifest's column text",
     "mmdisaster/study/sensitivity.py": "a column of a table",
     "mmdisaster/settings/reading.py": "what strings are called",
     "mmdisaster/evaluation/floors.py": "the manifest's column text",

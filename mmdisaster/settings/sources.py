@@ -99,6 +99,7 @@ class Glove(Section):
     stop_words: Literal["news", "gensim", "none"] = knob("news", "which list of stop words is left out",
                                                          "our choice: gensim's, but for fire and cry")  # fmt: skip
     numbers: bool = knob(False, "keep words without a letter, such as 911")
+    markup: bool = knob(False, "keep HTML's entities, @names and RT as words", "our choice: they say nothing of an event")
     restrict: bool = knob(False, "of a file, keep only the words of the training descriptions",
                           "our choice: new descriptions have other words")  # fmt: skip
     limit: int | None = knob(None, "of a file, read only so many words from the top; null: all", ge=1, le=2**31 - 1)

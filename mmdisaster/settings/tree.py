@@ -27,7 +27,9 @@ from mmdisaster.settings.audits import (
     Report,
     Sensitivity,
     Tuning,
+    Tweets,
     Variants,
+    Views,
 )
 from mmdisaster.settings.sections import (
     MOST_MODALITIES,
@@ -94,6 +96,8 @@ class Settings(Section):
     grid: Grid = Grid()
     benchmarks: Benchmarks = Benchmarks()
     benchmark_table: BenchmarkTable = BenchmarkTable()
+    views: Views = Views()
+    tweets: Tweets = Tweets()
     sensitivity: Sensitivity = Sensitivity()
     missing: Missing = Missing()
     tuning: Tuning = Tuning()

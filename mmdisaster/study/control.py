@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['RARE', 'FREQUENT', 'LATENT', 'WEAK', 'LETTER', 'METHODS', 'LATE', 'CHECKS', 'MOST_MISSED', 'Problem', 'overlapping',
-           'irrelevant', 'mean_cost', 'score_method', 'Check', 'control_runs', 'sizes_of', 'make_problem',
-           'judge_checks']
+           'irrelevant', 'score_method', 'Check', 'control_runs', 'sizes_of', 'make_problem', 'judge_checks']
 
 # %% ../../nbs/5_doubt/17_control.ipynb #ct-002
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from ..core import derive_seed
 from ..data.split import split_clips
 from ..evaluation.metrics import concept_f1, micro_f1
 from ..fusion.algorithm1 import Algorithm1
-from ..fusion.powerset import LabelPowerset, labelset_weights
+from ..fusion.inspection import equal_cost
 from ..settings.audits import Control
 from ..settings.sections import Baseline, Fusion, Split
 from .comparison import corrected_t_test
@@ -95,14 +94,6 @@ METHODS: dict[str, dict[str, Any]] = {  # name → settings of Algorithm 1
 }
 
 
-def mean_cost(
-    Y: np.ndarray,  # labels of the training clips
-    settings: Fusion,  # `C`, `weights` and `normalise`
-) -> float:
-    "The mean of C·δ over clips."
-    counts = LabelPowerset().fit(Y).counts_
-    return settings.C * float(labelset_weights(Y, settings.weights, settings.normalise) @ counts / counts.sum())
-
 # %% ../../nbs/5_doubt/17_control.ipynb #ct-015
 LATE = "late fusion"  # its dense layers, on the same features
 
@@ -124,7 +115,7 @@ def _decide(
         return network.predict_proba(X) >= known.threshold
     fusion = Fusion(**METHODS[method], n_trees=n_trees, seed=seed)
     if method == "no weights, cost to the letter":
-        fusion = fusion.model_copy(update={"C": mean_cost(Y_train, Fusion(**LETTER))})
+        fusion = fusion.model_copy(update={"C": equal_cost(Fusion(**LETTER), Y_train).C})
     order = np.arange(X.shape[1]) if fusion.stop == "none" else None  # nothing is eliminated: no ranking is needed
     machine = Algorithm1.from_settings(fusion, ranking=order, n_jobs=1)
     return machine.fit(X_train, Y_train, validation=(validation[0], validation[1])).predict(X)

@@ -137,12 +137,14 @@ class GloVe(WordVectors):
         shared: bool = _DEFAULT.shared,  # one γ and b for both words of a pair, as the paper prints it
         stop_words: str = _DEFAULT.stop_words,  # which list of `STOP_WORDS` to leave out
         numbers: bool = _DEFAULT.numbers,  # whether to keep words without a letter
+        markup: bool = _DEFAULT.markup,  # whether to keep HTML's entities, @names and RT
         max_positions: int = _TEXT.max_positions,  # most steps per text
         seed: int = _DEFAULT.seed,  # of the starting vectors
     ):
         self.dim, self.window, self.x_max, self.alpha = dim, window, x_max, alpha
         self.epochs, self.learning_rate, self.min_count, self.shared = epochs, learning_rate, min_count, shared
-        self.stop_words, self.numbers, self.max_positions, self.seed = stop_words, numbers, max_positions, seed
+        self.stop_words, self.numbers, self.markup = stop_words, numbers, markup
+        self.max_positions, self.seed = max_positions, seed
 
     def fit(
         self,

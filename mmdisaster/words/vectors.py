@@ -254,12 +254,14 @@ class PretrainedVectors(WordVectors):
         path: str,  # such as glove.6B.50d.txt
         stop_words: str = _DEFAULT.stop_words,  # which list of `STOP_WORDS` to leave out
         numbers: bool = _DEFAULT.numbers,  # whether to keep words without a letter
+        markup: bool = _DEFAULT.markup,  # whether to keep HTML's entities, @names and RT
         max_positions: int = _TEXT.max_positions,  # most steps per text
         restrict: bool = _DEFAULT.restrict,  # keep only words of the texts of `fit`, which saves memory
         limit: int | None = _DEFAULT.limit,  # read only so many words from the top of the file; None: all
         malformed: str = _DEFAULT.malformed,  # "error", or "skip": leave out lines that are wrong
     ):
-        self.path, self.stop_words, self.numbers, self.max_positions = path, stop_words, numbers, max_positions
+        self.path, self.stop_words, self.numbers, self.markup = path, stop_words, numbers, markup
+        self.max_positions = max_positions
         self.restrict, self.limit, self.malformed = restrict, limit, malformed
 
     def fit(
