@@ -89,7 +89,7 @@ def _log_sets(likelihood: list[np.ndarray], sets: np.ndarray) -> np.ndarray:
 
 
 def label_posterior(
-    evidence: Mapping[str, np.ndarray],  # modality → strengths, as `corpus_evidence` gives them
+    evidence: Mapping[str, np.ndarray],  # modality → strengths, 0: not shown, (n, q)
     settings: SimulationSettings,  # what the corpus is like
     corpora: int = CORPORA,  # whose labels are counted
 ) -> np.ndarray:  # probability of each concept, (n, q)
