@@ -43,7 +43,7 @@ def fingerprint(
     return {"extractor": extractor.name, "version": extractor.version, "settings": settings, "weights": weights}
 
 # %% ../../nbs/2_method/08_extractors.ipynb #f-004
-MADE = 1  # version of how random weights, the clips they are fitted to, and word vectors are made
+MADE = 2  # version of how random weights, the clips they are fitted to, and word vectors are made
 
 # %% ../../nbs/2_method/08_extractors.ipynb #12-011
 @lru_cache(maxsize=100_000)
