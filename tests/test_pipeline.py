@@ -72,9 +72,9 @@ def test_every_table_and_figure_is_there(first_run):
     evaluation = json.loads((results / "evaluate.json").read_text())
     assert list(evaluation["test"]) == ROWS
     table = pd.read_csv(results / "table2.csv")
-    floors = table["Approach"].str.startswith("Floor: ")
-    assert floors.tolist() == [False] * 9 + [True] * 4 and table["Micro F1 ours"].between(0, 1).all()
-    rows = table[~floors]
+    kinds = table["Approach"].str.extract("^(Floor|Limit): ", expand=False).fillna("")
+    assert kinds.tolist() == [""] * 9 + ["Floor"] * 4 + ["Limit"] * 2 and table["Micro F1 ours"].between(0, 1).all()
+    rows = table[kinds == ""]
     assert rows["Micro F1 difference"].to_numpy() == pytest.approx(rows["Micro F1 ours"] - rows["Micro F1 paper"])
     assert "imulated" in (results / "table2.md").read_text()
     for name in ["figure1", "figure2", "path", "curves"]:
@@ -98,6 +98,16 @@ def test_floors_stand_under_the_rows_and_the_page_says_where_they_win(first_run)
         sign = -1 if metric == "hamming_loss" else 1
         beaten = max(sign * row[metric]["value"] for row in floors.values()) > sign * proposed[metric]["value"]
         assert (f"in {title} (" in said) == beaten
+
+
+def test_limits_stand_under_the_floors_with_the_learner_that_validation_chose(first_run):
+    limits = json.loads((first_run / "results" / "evaluate.json").read_text())["limits"]
+    assert list(limits["test"]) == ["oracle", "near_bayes"] and limits["test"]["near_bayes"]["micro_f1"]["value"] > 0.9
+    learners = limits["learners"]
+    assert len(learners) == 3 and next(iter(learners.values())) == max(learners.values())
+    value = limits["test"]["oracle"]["micro_f1"]["value"]
+    words = (first_run / "results" / "table2.md").read_text()
+    assert f"{next(iter(learners))}, chosen on validation clips) and has a micro F1 of {value:.4f}" in words
 
 
 def test_table_one_counts_the_manifest(first_run):

@@ -23,9 +23,11 @@ def _corpus_words(corpus: Mapping) -> str:
     if not corpus["simulated"]:
         return f"corpus {corpus['name']} of {corpus['clips']:,} clips"
     settings = corpus["settings"]
-    noises = {name.removesuffix("_noise"): value for name, value in settings.items() if name.endswith("_noise")}
-    noise = ", ".join(f"{name} {value}" for name, value in noises.items())
-    return f"simulated corpus of {settings['clips']:,} clips (noise: {noise}; seed {settings['seed']})"
+    said = []
+    for kind in ("noise", "strength"):
+        of = {name.removesuffix(f"_{kind}"): value for name, value in settings.items() if name.endswith(f"_{kind}")}
+        said.append(f"{kind}: {', '.join(f'{name} {value}' for name, value in of.items())}")
+    return f"simulated corpus of {settings['clips']:,} clips ({'; '.join(said)}; seed {settings['seed']})"
 
 # %% ../../nbs/4_experiment/05_provenance.ipynb #18-021cx
 def _vector_words(name: str, vectors: Mapping) -> str:

@@ -65,12 +65,13 @@ def format_table_two(
 def floor_table(
     rows: Mapping[str, dict],  # floor → metric → value and interval, as `evaluate` returns them
     floors: Mapping[str, tuple[str, str]],  # floor → what it does, and what it looks at
+    kind: str = "Floor",  # or "Limit"
 ) -> pd.DataFrame:  # Approach, Features, and for each metric: ours, low, high
-    "The floors under Table II, in its columns."
+    "The floors, or the limits, under Table II, in its columns."
     lines = []
     for name, row in rows.items():
         method, features = floors[name]
-        line: dict[str, str | float] = {"Approach": f"Floor: {method}", "Features": features}
+        line: dict[str, str | float] = {"Approach": f"{kind}: {method}", "Features": features}
         for metric, title in NAMES.items():
             low, high = row[metric]["interval"]
             line |= {f"{title} ours": row[metric]["value"], f"{title} low": low, f"{title} high": high}

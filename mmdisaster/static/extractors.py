@@ -50,7 +50,7 @@ def unusual(
     return {name: chosen for name, (chosen, before) in choices.items() if chosen != before}
 
 # %% ../../nbs/2_method/08_extractors.ipynb #f-004
-MADE = 1  # version of how random weights, the clips they are fitted to, and word vectors are made
+MADE = 2  # version of how random weights, the clips they are fitted to, and word vectors are made
 
 # %% ../../nbs/2_method/08_extractors.ipynb #12-011
 @lru_cache(maxsize=100_000)
