@@ -104,6 +104,15 @@ def _extract(arguments: argparse.Namespace) -> int:
         print(f"{Path(arguments.out) / 'exported'}: the same as {export}")
     return 0
 
+# %% ../nbs/6_use/07_cli.ipynb #32-012dx
+def _demo(arguments: argparse.Namespace) -> int:
+    from mmdisaster.model.demo import write_demo
+
+    manifest = write_demo(arguments.folder, verbose=not arguments.quiet)
+    print(f"{manifest}: simulated clips with their labels; beside it new ones, new.mp4 and those of new.csv")
+    print(f"Go on with: cd {manifest.parent}; mmdisaster train clips.csv --out model; mmdisaster predict model new.mp4")
+    return 0
+
 # %% ../nbs/6_use/07_cli.ipynb #32-013abx
 def _places(arguments: argparse.Namespace) -> tuple[Path, Path]:
     "Where a model and its features go; a model's folder holds nothing else."
@@ -122,8 +131,10 @@ def _train(arguments: argparse.Namespace) -> int:
     settings, (out, work) = _settings(arguments), _places(arguments)
     from mmdisaster.data.split import sibling_words
     from mmdisaster.model.folder import save_model
-    from mmdisaster.model.training import train
+    from mmdisaster.model.training import train, weights_words
 
+    if not arguments.quiet:
+        print(*weights_words(settings), sep="\n", file=sys.stderr)
     model = train(arguments.manifest, work, arguments.concepts, settings, verbose=not arguments.quiet)
     save_model(out, model)
     about = model.provenance
@@ -185,13 +196,15 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 # %% ../nbs/6_use/07_cli.ipynb #32-014cx
 def _telling(predictions: "Iterable[Prediction]", failed: list[str]) -> "Iterator[Prediction]":
-    "The same predictions; each failure is told, and the last one kept."
+    "The same predictions; each failure and each note is told, and the last failure kept."
     for prediction in predictions:
+        clip = prediction.clip
+        named = clip.media or clip.clip_id or (f"row {clip.row}" if clip.row else "clip")
         if prediction.failure is not None:
-            clip = prediction.clip
-            named = clip.media or clip.clip_id or (f"row {clip.row}" if clip.row else "clip")
             failed[:] = [f"{named}: {prediction.failure}"]
             print("mmdisaster:", *failed[0].splitlines(), file=sys.stderr)
+        for note in prediction.notes:
+            print(f"mmdisaster: {named}: {note}", file=sys.stderr)
         yield prediction
 
 # %% ../nbs/6_use/07_cli.ipynb #32-019
@@ -271,6 +284,12 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     where = "where networks compute: cpu, cuda, mps, or auto for the fastest there is (default: cpu)"
     parser.add_argument("--device", metavar="DEVICE", help=where)
 
+# %% ../nbs/6_use/07_cli.ipynb #32-019dex
+def _add_demo(add: Callable[..., argparse.ArgumentParser]) -> None:
+    about = "They are drawn and synthesised: to try the commands with, not to judge a method by."
+    parser = add("demo", _demo, "make a small simulated corpus", about)
+    parser.add_argument("folder", metavar="FOLDER", help="where it goes, new or empty")
+
 # %% ../nbs/6_use/07_cli.ipynb #32-020
 def _add_extract(add: Callable[..., argparse.ArgumentParser]) -> None:
     about = "Those of frames and sound take longest; `train` with --work and the same folder goes on from there."
@@ -338,7 +357,7 @@ def make_parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    for add_command in (_add_check, _add_weights, _add_extract, _add_train, _add_folds, _add_predict):
+    for add_command in (_add_demo, _add_check, _add_weights, _add_extract, _add_train, _add_folds, _add_predict):
         add_command(add)
     return parser
 

@@ -79,6 +79,18 @@ def copy(home, tmp_path):
     return shutil.copytree(home / "model", tmp_path / "copy", copy_function=os.link)
 
 
+def test_a_description_without_a_known_word_is_none(home, model):
+    """It is missing, and said to be; alone, it can't be scored. One known word makes it a description."""
+    first = home / "corpus/media/clip-000.mp4"
+    strange, silent, known = model.predict([Clip(first, "zzz qqq"), Clip(first), Clip(first, "zzz water")])
+    assert strange.scores == silent.scores != known.scores
+    assert strange.missing == silent.missing == ["text"] and known.missing == []
+    assert strange.notes == ["text: no word of its description is known to the model"]
+    assert silent.notes == known.notes == []
+    with pytest.raises(ValueError, match="no word of its description is known to the model; has nothing of visual"):
+        model.predict(Clip(text="zzz qqq"))
+
+
 def digests(folder):
     return {path.name: digest_file(path) for path in folder.iterdir()}
 

@@ -1,15 +1,13 @@
 """The README's program runs, in an environment that holds the library alone."""
 
+import os
 import re
-import shutil
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 from conftest import ROOT
-
-from mmdisaster.paper.tables import PAPER_TABLE_ONE
-from mmdisaster.simulate.clips import SimulationSettings, scale_counts, simulate_corpus
 
 TOOLS = ["nbdev", "fastcore", "dvc", "papermill", "jupyterlab", "seaborn", "matplotlib", "librosa"]
 
@@ -47,21 +45,45 @@ def installed(tmp_path_factory):
     return folder
 
 
+COMMANDS = """
+import sys
+from mmdisaster.cli import main
+sys.exit(main())
+"""
+
+
+def commands():
+    """README's lines for a shell that begin with our program, as a shell runs them."""
+    blocks = re.findall(r"```\n(mmdisaster .*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert len(blocks) == 1 and len(blocks[0].splitlines()) > 4
+    return blocks[0]
+
+
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    """A few simulated clips as somebody's `clips.csv`, and a `new.mp4`."""
-    folder = tmp_path_factory.mktemp("clips")
-    counts = scale_counts({name: instances for name, (instances, _) in PAPER_TABLE_ONE.items()}, 24)
-    simulate_corpus(folder, SimulationSettings(clips=24, videos=8, counts=counts, seed=3))
-    (folder / "manifest.csv").rename(folder / "clips.csv")
-    shutil.copy(next(folder.glob("media/*.mp4")), folder / "new.mp4")
-    return folder
+def tried(installed, tmp_path_factory):
+    """The folder in which README's commands were run, one after the other, word for word."""
+    folder = tmp_path_factory.mktemp("tried")
+    program = folder / "mmdisaster"
+    program.write_text(f"#!{sys.executable}\n{REFUSE}\nsys.path.insert(0, {str(installed)!r})\n{COMMANDS}")
+    program.chmod(0o755)
+    script, path = f"set -e\n{commands()}", f"{folder}{os.pathsep}{os.environ['PATH']}"
+    result = subprocess.run(["bash", "-c", script], cwd=folder, env=os.environ | {"PATH": path}, capture_output=True)
+    assert result.returncode == 0, result.stderr.decode()
+    return folder / "demo", result.stdout.decode(), result.stderr.decode()
+
+
+def test_the_readme_commands_run_word_for_word(tried):
+    folder, said, beside = tried
+    assert "simulated" in said and "micro_f1" in said and "Flood/Storm" in said
+    assert "visual: an untrained network, seed 2019; published ones: " in beside
+    table = pd.read_csv(folder / "predictions.csv")
+    assert table["clip_id"].tolist() == ["new-000", "new-001"] and table["failure"].isna().all()
 
 
 @pytest.mark.parametrize("program", programs(), ids=lambda program: program.split(" import")[0])
-def test_the_readme_programs_run_without_the_tools(installed, clips, program):
+def test_the_readme_programs_run_without_the_tools(installed, tried, program):
     command = [sys.executable, "-c", f"{REFUSE}\nsys.path.insert(0, {str(installed)!r})\n{program}"]
-    result = subprocess.run(command, cwd=clips, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=tried[0], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "micro_f1" in result.stdout
 

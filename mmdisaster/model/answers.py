@@ -50,6 +50,7 @@ def format_json(
         if last:
             yield f"{last},"
         found = {"scores": p.scores, "concepts": p.concepts, "missing": p.missing, "failure": p.failure}
+        found |= {"notes": p.notes}
         about = {"row": p.clip.row, "clip_id": p.clip.clip_id or None, "media": str(p.clip.media)}
         part = {"start": p.clip.start, "end": p.clip.end}
         last = textwrap.indent(json.dumps(about | part | found, indent=1, allow_nan=False), " ")

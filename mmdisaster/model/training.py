@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['pin_source', 'check_training', 'check_sources', 'taking_part', 'prepare_weights', 'prepare_words', 'Origin',
-           'load_static', 'extract_static', 'train']
+           'load_static', 'extract_static', 'train', 'weights_words']
 
 # %% ../../nbs/6_use/05_training.ipynb #30-004
 import sys
@@ -53,7 +53,7 @@ from ..steps.split import choose_split, drop_clips, split_corpus
 from ..steps.static import extract_features, get_weights
 from ..steps.temporal import learn_temporal, temporal_features
 from ..steps.words import fit_weights, training_texts
-from ..weights.published import pinned_weights, resolve_source
+from ..weights.published import KNOWN, pinned_weights, resolve_source
 from ..words.vectors import load_vectors
 
 # %% ../../nbs/6_use/05_training.ipynb #t-012
@@ -364,3 +364,26 @@ def train(
         static = {name: read_store(store, split.clip_ids)[1] for name, store in stores.items()}
     known = {**about, **_known_words(checked, weights, texts), **extra}
     return _learn(split, static, weights, checked, known, verbose)  # type: ignore[arg-type]
+
+# %% ../../nbs/6_use/05_training.ipynb #30-057b
+def _source_words(
+    name: str,  # of a modality
+    source: Any,  # its settings
+) -> str:
+    "Where the weights of a modality come from, and how to take published ones."
+    weights = weights_of(source)
+    chosen = getattr(weights, "source", "trained")
+    if chosen not in ("random", "trained"):
+        return f"{name}: weights {chosen}"
+    untrained = f"an untrained network, seed {getattr(weights, 'seed', None)}"
+    made = untrained if chosen == "random" else "learnt from the training clips"
+    known = [title for title, about in KNOWN.items() if about.network == source.extractor]
+    hint = f"; published ones: --set modalities.{name}.weights.source={known[0]}" if known else ""
+    return f"{name}: {made}{hint}"
+
+
+def weights_words(
+    settings: Settings,  # of a training
+) -> list[str]:  # a line per modality that has weights
+    "Which weights a training takes."
+    return [_source_words(name, of) for name, of in settings.present.items() if weights_of(of) is not None]

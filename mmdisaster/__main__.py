@@ -1,0 +1,8 @@
+"""The commands, as `python -m mmdisaster`."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
