@@ -82,7 +82,7 @@ def test_concepts_are_those_of_the_labels_most_frequent_first():
 
 
 def test_prediction_for_people_and_for_programs(capsys):
-    clip = ["model", "corpus/media/clip-003.mp4", "--text", "water in the streets"]
+    clip = ["model", "corpus/media/clip-003.mp4", "--text", "hurricane in the streets"]
     assert main(["predict", *clip]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert main(["predict", *clip, "--json"]) == 0
@@ -100,7 +100,7 @@ def told(stderr):
 
 
 def test_many_clips_from_a_table_where_one_is_broken(capsys):
-    rows = ["media,text,start,end", "corpus/media/clip-003.mp4,water,,", "gone.mp4,,,"]
+    rows = ["media,text,start,end", "corpus/media/clip-003.mp4,hurricane,,", "gone.mp4,,,"]
     rows += ["corpus/media/clip-004.mp4,,0.1,0.9", ",storm,,"]
     open("clips.csv", "w").write("\n".join(rows) + "\n")
     assert main(["predict", "model", "--manifest", "clips.csv", "--json"]) == 2
@@ -109,13 +109,13 @@ def test_many_clips_from_a_table_where_one_is_broken(capsys):
     assert [row["failure"] for row in found] == [None, "no such file", None, None]
     assert found[2]["missing"] == ["text"] and found[2]["end"] == 0.9 and found[3]["missing"] == ["visual", "audio"]
     assert told(shown.err) == ["mmdisaster: gone.mp4: no such file"]
-    assert main(["predict", "model", "corpus/media/clip-003.mp4", "--text", "water", "--json"]) == 0
+    assert main(["predict", "model", "corpus/media/clip-003.mp4", "--text", "hurricane", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["scores"] == found[0]["scores"]
 
 
 def test_rows_of_a_table_keep_their_ids_and_fail_alone(capsys):
     """Text alone is enough; what is wrong with a row is told beside the others, in JSON and in CSV."""
-    rows = ["clip_id,text,start", "a,water,", "b,storm,soon", "c,people", "", "d,storm,", ""]
+    rows = ["clip_id,text,start", "a,hurricane,", "b,storm,soon", "c,people", "", "d,storm,", ""]
     open("texts.csv", "w").write("\n".join(rows) + "\n")
     assert main(["predict", "model", "--manifest", "texts.csv", "--json", "--quiet"]) == 2
     shown = capsys.readouterr()
@@ -355,8 +355,8 @@ def test_settings_from_a_file_and_from_the_command_line():
 def test_every_command_explains_each_option(capsys):
     parser = cli.make_parser()
     commands = parser._subparsers._group_actions[0].choices
-    assert set(commands) == {"check", "weights", "extract", "train", "folds", "predict"}
+    assert set(commands) == {"demo", "check", "weights", "extract", "train", "folds", "predict"}
     for name, command in commands.items():
         assert all(action.help for action in command._actions), name
         words = " ".join(command.format_help().split())
-        assert name in ("weights", "predict") or "(default: as the settings say)" in words
+        assert name in ("demo", "weights", "predict") or "(default: as the settings say)" in words

@@ -36,8 +36,8 @@ def trial():
     temporal = {name: random.normal(size=(60, 4)) + 2 * Y[:, [i]] for i, name in enumerate(SETTINGS.present)}
     nothing = {name: np.full(4, 9.0) for name in temporal}
     static = {name: Sequences(values, np.arange(61)) for name, values in temporal.items()}
-    scored = {name: fit_row(name, static, temporal, split, SETTINGS) for name in ["depth", "late", "proposed"]}
-    return Trial(SETTINGS, split, {}, temporal, scored, nothing), static
+    scored = {name: fit_row(name, static, temporal, split, SETTINGS)[0] for name in ["depth", "late", "proposed"]}
+    return Trial(SETTINGS, split, {}, temporal, scored, nothing, {}), static
 
 
 def test_a_lost_description_looks_like_an_empty_one(tmp_path):

@@ -169,8 +169,10 @@ MAY_NAME = {  # files that may name modalities → why
     "mmdisaster/settings/audits.py": "defaults of settings",
     "mmdisaster/data/": "the manifest's column text, and tracks of media files",
     "mmdisaster/model/prediction.py": "the manifest's column text",
+    "mmdisaster/model/demo.py": "the manifest's column text",
     "mmdisaster/steps/words.py": "the manifest's column text",
     "mmdisaster/study/benchmarks.py": "a rule of the paper's text",
+    "mmdisaster/study/control.py": "a rule of the paper's text",
     "mmdisaster/study/tweets.py": "the manifest's column text",
     "mmdisaster/study/sensitivity.py": "a column of a table",
     "mmdisaster/settings/reading.py": "what strings are called",
@@ -179,6 +181,7 @@ MAY_NAME = {  # files that may name modalities → why
     "mmdisaster/model/answers.py": "a form of output, beside JSON and CSV",
     "nbs/stages/fusion.ipynb": "a rule of the paper's text",
     "nbs/stages/floors.ipynb": "the manifest's column text",
+    "nbs/stages/tuning_table.ipynb": "a column of a table",
 }
 
 

@@ -82,7 +82,7 @@ def copy(home, tmp_path):
 def test_a_description_without_a_known_word_is_none(home, model):
     """It is missing, and said to be; alone, it can't be scored. One known word makes it a description."""
     first = home / "corpus/media/clip-000.mp4"
-    strange, silent, known = model.predict([Clip(first, "zzz qqq"), Clip(first), Clip(first, "zzz water")])
+    strange, silent, known = model.predict([Clip(first, "zzz qqq"), Clip(first), Clip(first, "zzz hurricane")])
     assert strange.scores == silent.scores != known.scores
     assert strange.missing == silent.missing == ["text"] and known.missing == []
     assert strange.notes == ["text: no word of its description is known to the model"]

@@ -242,7 +242,7 @@ class Temporal(Training):
                                                    "our choice: see the register")  # fmt: skip
     feature: Literal["dense", "lstm"] = knob("dense", "which layer is the temporal feature", "our choice: see the register")
     standardize: bool = knob(True, "shift and scale inputs by training statistics", "our choice: see the register")
-    directions: Literal[1, 2] = knob(2, "2: forwards and backwards; 1: forwards only", "paper §III-B")
+    directions: int = knob(2, "2: forwards and backwards; 1: forwards only", "paper §III-B", ge=1, le=2)
     dropout_of: Literal["outputs", "inputs", "states"] = knob(
         "outputs", "of each LSTM layer: its outputs, its inputs, or the states that it passes on to the next step", "our choice: see the register"
     )
