@@ -13,7 +13,7 @@ from pathlib import Path
 from ..core import atomic_path, make_folder
 from ..paper.tables import PAPER_TABLE_ONE
 from ..runs import temporary_folder
-from ..simulate.clips import SimulationSettings, scale_counts, simulate_corpus
+from ..simulate.clips import EVIDENCE, SimulationSettings, scale_counts, simulate_corpus
 
 # %% ../../nbs/6_use/11_demo.ipynb #dm-07
 CLIPS, VIDEOS, SECONDS = 60, 20, 2.0
@@ -48,5 +48,6 @@ def write_demo(
     counts = scale_counts({concept: count for concept, (count, _) in PAPER_TABLE_ONE.items()}, CLIPS)
     settings = SimulationSettings(CLIPS, VIDEOS, counts, seconds=SECONDS)
     manifest = simulate_corpus(folder, settings, verbose=verbose)
+    (folder / EVIDENCE).unlink()  # what the simulator knows is nobody's to see
     _write_new(folder, settings.seed + 1)
     return manifest.rename(folder / "clips.csv")

@@ -8,7 +8,7 @@ __all__ = ['SEEDED', 'ROWS_OF', 'ABLATIONS', 'with_seed', 'fit_row', 'Trial', 'r
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-004
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -106,8 +106,8 @@ class Trial:
     learnt: dict[str, Sequences]  # modality → static features, of those whose weights the split decides
     temporal: dict[str, np.ndarray]  # modality → (clips, width)
     scored: dict[str, Scored]  # row of Table II → scores and decisions
-    nothing: dict[str, np.ndarray]  # modality → (width,) temporal features of a clip that lacks it
-    facts: dict[str, dict[str, Any]]  # row → what its machine had to work with
+    nothing: dict[str, np.ndarray] = field(default_factory=dict)  # modality → (width,) of a clip that lacks it
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # row → what its machine had to work with
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-017b
 def _differing(
@@ -178,8 +178,8 @@ def run_trial(
         found = parallel(score(name, static, temporal, split, settings) for name in again)
         scored |= {name: one for name, (one, _) in zip(again, found)}
         facts |= {name: about for name, (_, about) in zip(again, found)}
-    kept, about = ({name: of[name] for name in rows} for of in (scored, facts))
-    return Trial(settings, split, learnt, temporal, kept, nothing, about)
+    known_facts = {name: facts[name] for name in rows if name in facts}
+    return Trial(settings, split, learnt, temporal, {name: scored[name] for name in rows}, nothing, known_facts)
 
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-029
 def save_trial(
