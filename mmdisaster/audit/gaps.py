@@ -118,9 +118,9 @@ _GLOVE = [
         '"a pre-trained word embedding model called GloVe"',
         {
             "trained": "GloVe on the descriptions of the training clips",
-            "../shared/text/glove.6B.50d.subset.txt": "published vectors of 50 values, trained on six billion words; the file holds some of them, and lacks words of simulated descriptions",
+            "../shared/text/glove.6B.50d.subset.txt": "published vectors of 50 values, trained on six billion words; the file holds some of them, and lacks words of the embedded descriptions",
         },
-        "nothing to download; simulated descriptions have few words, all of them frequent",
+        "nothing to download; the embedded descriptions have few words, all of them frequent",
         "modalities.text.weights.source",
     ),
     Gap(
