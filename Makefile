@@ -12,7 +12,7 @@ repro: .venv/installed scm
 	python tools/readme.py
 	@python tools/readme.py show table2.md
 
-# several seeds, leakage, what each choice is worth, public benchmarks: about an hour; interrupted, it goes on. Of a corpus of your
+# several seeds, leakage, what each choice is worth, public data: one to two hours; interrupted, it goes on. Of a corpus of your
 # own what is about its clips
 audit: .venv/installed scm
 	$(if $(MANIFEST),python tools/bring.py "$$MANIFEST")
