@@ -23,7 +23,7 @@ MIB = 2**20
 class Network:
     """In the place of both networks: what it says of a frame is the mean of first pixels over its batch."""
 
-    dim, digest, device = 4, "mean", torch.device("cpu")
+    dim, digest, device, conv7 = 4, "mean", torch.device("cpu"), "after"
 
     def encode(self, batches, batch_size, workers=None):
         assert all(len(batch) <= batch_size for batch in batches)
