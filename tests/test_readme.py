@@ -88,7 +88,13 @@ def test_the_readme_programs_run_without_the_tools(installed, tried, program):
     assert "micro_f1" in result.stdout
 
 
-DRAW = {"pages.figures", "pages.heat", "data.pictures", "study.missing", "study.power"}  # need matplotlib, of the extra `pipeline`
+DRAW = {  # need matplotlib, of the extra `pipeline`
+    "pages.figures",
+    "pages.heat",
+    "data.pictures",
+    "study.missing",
+    "study.power",
+}
 
 
 def test_every_module_that_draws_nothing_needs_the_library_alone(installed):
