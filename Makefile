@@ -51,7 +51,7 @@ fuzz: .venv/installed
 	OMP_NUM_THREADS=1 TQDM_DISABLE=1 python tools/fuzz.py --fraction $(FUZZ) --seed $(SEED) --kinds $(KINDS)
 
 lab: .venv/installed
-	jupyter lab nbs --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+	jupyter lab --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 
 # the paper's 40 frames of 299 px and pretrained weights, on a GPU where there is one; fetches over 500 MB once
 PRETRAINED = imagenet soundnet glove-wiki-gigaword-300
@@ -66,7 +66,7 @@ paper: .venv/installed scm
 
 # sound learns from the pictures of the same clips: models/distilled-soundnet.safetensors, for weights.source=distilled
 distillation: .venv/installed scm
-	python tools/repro.py audit/dvc.yaml:distillation
+	python tools/repro.py audit distillation
 	@python tools/readme.py show distillation.md
 
 # seconds of processor time behind each row, measured once on this machine, after `make repro`: results/costs.md
@@ -100,8 +100,9 @@ kill: .venv/installed
 
 # an archive of the repository has no .git: DVC wants to be told, in a file of its own that git doesn't see
 scm:
-	@if [ -e .git ]; then ! grep -qs no_scm .dvc/config.local || dvc config --local --unset core.no_scm; \
-	else grep -qs no_scm .dvc/config.local || dvc config --local core.no_scm true; fi
+	@for project in . audit; do \
+	if [ -e .git ]; then ! grep -qs no_scm $$project/.dvc/config.local || dvc --cd $$project config --local --unset core.no_scm; \
+	else grep -qs no_scm $$project/.dvc/config.local || dvc --cd $$project config --local core.no_scm true; fi; done
 
 # hashes are those of the index; torch's build for the CPU alone where pip can get it, which saves gigabytes
 PINNED = .venv/bin/pip install --disable-pip-version-check --require-hashes --no-deps
@@ -112,4 +113,5 @@ PINNED = .venv/bin/pip install --disable-pip-version-check --require-hashes --no
 	  echo "pip can't get torch's build for the CPU alone (see above): taking the index's own build, some gigabytes"; \
 	  $(PINNED) -r requirements-torch.txt; }
 	.venv/bin/pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	python tools/plots.py
 	touch $@

@@ -48,19 +48,24 @@ def merge(params, changes):
             params[name] = value
 
 
+PRIVATE = ["tmp", "cache", "config.local"]  # of DVC, which git doesn't see
+
+
 def copy_project(target):
     """A fresh copy of the project's own files, with DVC ready and the small params."""
     for name in ["nbs", "mmdisaster", "tools"]:
         shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
-    shutil.copytree(ROOT / "audit", target / "audit", ignore=shutil.ignore_patterns("dvc.lock"))
+    shutil.copytree(
+        ROOT / "audit", target / "audit", ignore=shutil.ignore_patterns("dvc.lock", ".dvc", "data", "reports")
+    )
     for name in ["dvc.yaml", ".dvcignore", "README.md", "Makefile"]:
         shutil.copy(ROOT / name, target / name)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     merge(params, SMALL)
     (target / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    command(target, "dvc", "init", "--no-scm", "-q")
-    config = (ROOT / ".dvc" / "config").read_text(encoding="utf-8")
-    (target / ".dvc" / "config").write_text(f"{config}    no_scm = true\n", encoding="utf-8")
+    for project in (ROOT, ROOT / "audit"):
+        shutil.copytree(project / ".dvc", target / project.relative_to(ROOT) / ".dvc", ignore=lambda *_: PRIVATE)
+        (target / project.relative_to(ROOT) / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
     return target
 
 

@@ -245,7 +245,7 @@ def test_the_audit_runs_on_the_small_corpus(first_run, tmp_path):
         run_together(folder, *(["trials", f"by={by}", f"seed={seed}"] for by in ["clip", "video"]))
     run_together(folder, *(["variants", f"variant={name}"] for name in RUN["variants"]))
     run_together(folder, ["static", "variant=audio-shift-0"], ["comparison"])
-    made = folder / "data" / "variants"
+    made = folder / "audit" / "data" / "variants"
     for name in set(params["variants"]) | set(params["static"]):
         if not (made / f"{name}.json").exists():
             shutil.copy(made / "audio-shift-0.json", made / f"{name}.json")

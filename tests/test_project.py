@@ -3,6 +3,7 @@
 import ast
 import importlib
 import itertools
+import os
 import re
 import shutil
 import tomllib
@@ -80,10 +81,14 @@ def leaves(section, place=()):
             yield (*place, name)
 
 
-def test_the_heavy_part_of_the_audit_is_not_part_of_the_pipeline():
-    assert not set(PIPELINE) & set(AUDIT) and all(spec["wdir"] == ".." for spec in AUDIT.values())
-    made = [out for stage in AUDIT for out in outs(stage)]
+def test_the_heavy_part_of_the_audit_is_a_project_of_its_own():
+    assert not set(PIPELINE) & set(AUDIT) and (ROOT / "audit" / ".dvc" / "config").is_file()
+    made = [out.removeprefix("../") for stage in AUDIT for out in outs(stage)]
     assert not [dep for spec in PIPELINE.values() for dep in spec["deps"] if dep in made]
+    read = {dep for spec in AUDIT.values() for dep in spec["deps"] if not dep.startswith("../")}
+    made = re.sub(r"\$\{[^}]*\}", ".+", "|".join(out for stage in AUDIT for out in outs(stage)))
+    assert read and not [dep for dep in read if not re.fullmatch(made, dep)], "what no stage of the audit makes"
+    assert all(dep.startswith(("../", "data/")) for spec in AUDIT.values() for dep in spec["deps"])
 
 
 def test_stages_notebooks_and_sections_have_the_same_names():
@@ -93,9 +98,10 @@ def test_stages_notebooks_and_sections_have_the_same_names():
 
 
 def test_dvc_understands_both_graphs():
-    for file in ["dvc.yaml", "audit/dvc.yaml"]:
-        listed = command(ROOT, "dvc", "stage", "list", "--name-only", file).stdout.split()
-        for stage in PIPELINE if file == "dvc.yaml" else AUDIT:
+    for folder, stages in [(ROOT, PIPELINE), (ROOT / "audit", AUDIT)]:
+        listed = command(folder, "dvc", "stage", "list", "--all", "--name-only").stdout.split()
+        assert {name.split("@")[0] for name in listed} == {*stages}, "one project lists another's stages"
+        for stage in stages:
             count = len(list(itertools.product(*matrix_values(stage).values())))
             assert len([name for name in listed if name.split(":")[-1].split("@")[0] == stage]) == count, stage
 
@@ -108,7 +114,7 @@ def test_a_stage_opened_in_jupyter_is_a_stage_of_the_pipeline(stage):
     assert given.pop(launcher.PARAMS) == "params.yaml"
     assert given == {name: found[0] for name, found in values.items()}
     pairs = "".join(f" {name}=${{item.{name}}}" for name in values)
-    assert DVC[stage]["cmd"] == f"python tools/stage.py {stage}{pairs}"
+    assert DVC[stage]["cmd"] == f"python {'../' if stage in AUDIT else ''}tools/stage.py {stage}{pairs}"
     suffix = "".join(f"-${{item.{name}}}" for name in values)
     assert f"reports/{stage}{suffix}.ipynb" in outs(stage)
 
@@ -175,12 +181,14 @@ ON_REQUEST = {"weights": {"models/distilled-*.safetensors"}}  # made by `make di
 @pytest.mark.parametrize("stage", DVC)
 def test_stage_declares_each_file_that_its_notebook_names(stage):
     """Paths below the root that a notebook reads or writes stand among its deps and outs."""
-    named = [path.replace("${corpus.results}", "results") for path in DVC[stage]["deps"] + outs(stage)]
+    folder = "audit" if stage in AUDIT else "."
+    named = [os.path.normpath(f"{folder}/{path}") for path in DVC[stage]["deps"] + outs(stage)]
+    named = [path.replace("${corpus.results}", "results") for path in named]
     declared = [re.sub(r"\$\{.*?\}", "*", path) for path in named]
     declared += ON_REQUEST.get(stage, set())
     declared += [re.sub(r"-\w+\.", "-*.", path) for path in declared]  # weights-visual, weights-audio, …
     text = re.sub(r'\bresults / f?"', '"results/', "\n".join(code(STAGE_FOLDER / f"{stage}.ipynb")))
-    for path in re.findall(r'"((?:data|models|results)/[^"]+)"', text):
+    for path in re.findall(r'"((?:audit/data|data|models|results)/[^"]+)"', text):
         used = re.sub(r"\{.*?\}", "*", path)
         inside = any(used == other or used.startswith(f"{other}/") for other in declared)
         pattern = re.escape(used).replace(r"\*", "[^/]*")  # a name that the notebook fills in
@@ -371,13 +379,18 @@ def test_ranges_are_stated_and_pythons_named():
 
 
 def test_an_archive_without_git_is_a_project(tmp_path):
-    """`make scm` tells DVC that there is no git, and takes it back where there is one."""
-    shutil.copytree(ROOT / ".dvc", tmp_path / ".dvc", ignore=lambda *_: {"cache", "tmp", "config.local"})
-    for name in ["Makefile", "dvc.yaml", "params.yaml"]:
-        shutil.copy(ROOT / name, tmp_path)
-    assert command(tmp_path, "dvc", "stage", "list", check=False).returncode
+    """`make scm` tells DVC that there is no git, in both projects, and takes it back where there is one."""
+    for place in [".dvc", "audit/.dvc"]:
+        shutil.copytree(ROOT / place, tmp_path / place, ignore=lambda *_: {"cache", "tmp", "config.local", "plots"})
+    for name in ["Makefile", "dvc.yaml", "params.yaml", "audit/dvc.yaml"]:
+        shutil.copy(ROOT / name, tmp_path / name)
+    projects = {tmp_path: "corpus", tmp_path / "audit": "trials@clip-2019"}
+    for project in projects:
+        assert command(project, "dvc", "stage", "list", check=False).returncode
     command(tmp_path, "make", "scm")
-    assert "corpus" in command(tmp_path, "dvc", "stage", "list", "--name-only").stdout
+    for project, stage in projects.items():
+        assert stage in command(project, "dvc", "stage", "list", "--name-only").stdout
     (tmp_path / ".git").mkdir()
     command(tmp_path, "make", "scm")
-    assert "no_scm" not in (tmp_path / ".dvc" / "config.local").read_text(encoding="utf-8")
+    for project in projects:
+        assert "no_scm" not in (project / ".dvc" / "config.local").read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ the embedded corpus comes back. Each corpus has results of its own, and locks of
 and back changes neither.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
-from stages import refresh
+from stages import FILES, refresh
 
 from mmdisaster.core import atomic_path
 from mmdisaster.data.given import given_column
@@ -38,13 +39,14 @@ TAKEN = ["manifest", "watched", "results"]
 def outputs() -> list[Path]:
     """What the stages make: files, and folders up to the part that a matrix fills in."""
     found = []
-    for file in ["dvc.yaml", "audit/dvc.yaml"]:
+    for file in FILES:
         for stage in YAML(typ="safe").load(ROOT / file)["stages"].values():
             names = [out if isinstance(out, str) else next(iter(out)) for out in stage["outs"]]
             names = [name.replace("${corpus.results}", "results") for name in names]
             plain = [name.partition("${")[0].rpartition("/")[0] if "${" in name else name for name in names]
-            found += [ROOT / name for name in plain]
-    return [path for path in found if path not in (ROOT / "data", ROOT / "models", ROOT / "reports", ROOT / "results")]
+            found += [Path(os.path.normpath((ROOT / file).parent / name)) for name in plain]
+    shared = [place / name for place in (ROOT, ROOT / "audit") for name in ("data", "models", "reports", "results")]
+    return [path for path in found if path not in shared]
 
 
 def check_folder(folder: Path) -> None:
@@ -78,7 +80,8 @@ def change_locks(before: str, after: str) -> None:
                     shutil.copyfile(source, temporary)
     if back:  # what the cache doesn't have is made again
         program = [sys.executable, "-m", "dvc", "checkout", "--force", "--quiet"]
-        subprocess.run(program, cwd=ROOT, stderr=subprocess.DEVNULL)
+        for file in FILES:
+            subprocess.run(program, cwd=(ROOT / file).parent, stderr=subprocess.DEVNULL)
 
 
 def bring(manifest: Path, settings: Settings, beside: str | None) -> tuple[dict, Split]:

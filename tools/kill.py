@@ -37,7 +37,8 @@ from conftest import SMALL, copy_project, environment  # noqa: E402
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
 SHARES = {"train": 0.45, "extract": 0.25, "repro": 0.2, "audit": 0.1}
 MARK = "MMDISASTER_KILLED_RUN"
-AUDIT = ["python", "tools/repro.py", "audit/dvc.yaml:comparison"]
+TRIMMED = ("params.yaml", "audit/dvc.yaml")
+AUDIT = ["python", "tools/repro.py", "audit", "comparison"]
 IGNORED = {".dvc", "__pycache__", "log"}
 
 
@@ -184,14 +185,13 @@ def kill_often(name: str, command: list[str], kills: int, fill: Callable, chance
 
 def trim(folder: Path) -> None:
     """The audit of two seeds."""
-    for name, path in [
-        ("params.yaml", ("comparison", "seeds")),
-        ("audit/dvc.yaml", ("stages", "trials", "matrix", "seed")),
-    ]:
-        tree = inner = yaml.safe_load((folder / name).read_text(encoding="utf-8"))
-        for key in path[:-1]:
-            inner = inner[key]
-        inner[path[-1]] = [2019, 2020]
+    params, graph = (yaml.safe_load((folder / name).read_text(encoding="utf-8")) for name in TRIMMED)
+    kept = graph["stages"]["trials"]["matrix"]["seed"] = params["comparison"]["seeds"] = [2019, 2020]
+    compared = graph["stages"]["comparison"]
+    compared["deps"] = [
+        dep for dep in compared["deps"] if "data/trials/" not in dep or int(dep.rpartition("-")[2]) in kept
+    ]
+    for name, tree in zip(TRIMMED, (params, graph), strict=True):
         (folder / name).write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
 
 

@@ -1,9 +1,10 @@
-"""`dvc repro` that ends with whoever started it, such as make:  python tools/repro.py [TARGET ...]
+"""`dvc repro` that ends with whoever started it, such as make:  python tools/repro.py [audit [STAGE ...]]
 
 Before it the graphs are made to fit params.yaml, which says which modalities and rows there are.
 
-Instead of targets, the word `audit` means what can be audited of the corpus that params.yaml names: of the embedded one
-everything, of another what is about its clips and not about what the paper prints. What is left out is told first.
+After the word `audit` the pipeline runs first, then the audit, which is a DVC project of its own: the stages that are
+named, or what can be audited of the corpus that params.yaml names: of the embedded one everything, of another what is
+about its clips and not about what the paper prints. What is left out is told first.
 
 DVC writes dvc.lock in place, so that a kill can cut it off, and then refuses to run. What is cut off goes to .dvc/tmp
 here: DVC writes another, and takes what was made before from its cache.
@@ -42,11 +43,11 @@ def is_cut_off(path: Path) -> bool:
 
 
 def audit_targets() -> list[str]:
-    """Stages of audit/dvc.yaml that make sense for the corpus that params.yaml names; says which don't, and why."""
+    """Stages of the audit that make sense for the corpus that params.yaml names; says which don't, and why."""
     settings = read_settings(ROOT / "params.yaml")
     corpus = settings.corpus
     if corpus.manifest == "simulated":
-        return ["audit/dvc.yaml:report"]
+        return ["report"]
     manifest = read_manifest(ROOT / corpus.manifest, list(corpus.concepts))
     stages, videos = ["comparison", "leakage", "sensitivity"], manifest["video_id"].nunique()
     left = ["the paper's printed figures, public benchmarks, verdicts: they are not about these clips"]
@@ -63,12 +64,12 @@ def audit_targets() -> list[str]:
         left = [*left, "missing: there is no second modality"]
     print(f"Audit of {corpus.manifest}: seeds and floors, {', '.join(stages)}; to {corpus.results}/", file=sys.stderr)
     print(*(f"Left out: {words}" for words in left), sep="\n", file=sys.stderr, flush=True)
-    return [f"audit/dvc.yaml:{stage}" for stage in stages]
+    return stages
 
 
 if __name__ == "__main__":
-    targets = sys.argv[1:]
-    if targets == ["audit"]:
+    audited, targets = sys.argv[1:2] == ["audit"], sys.argv[2:]
+    if audited and not targets:
         try:
             targets = audit_targets()
         except (SettingsError, ValueError, FileNotFoundError) as error:
@@ -83,4 +84,5 @@ if __name__ == "__main__":
     except SettingsError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    sys.exit(main(["repro", *targets]))
+    failed = main(["repro"])
+    sys.exit(failed or (main(["--cd", "audit", "repro", *targets]) if audited else 0))

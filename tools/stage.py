@@ -2,9 +2,10 @@
 
 Before any work params.yaml is read and checked as a whole: exit status 2 with everything that is wrong with it. The
 notebook reads its settings there itself and receives the name=value pairs of the stage's matrix. The executed notebook
-goes to reports/STAGE[-value].ipynb, normalised: equal runs give equal bytes. When a cell fails, its traceback is
-printed, nothing is written there, and the exit status is 1. Progress is shown on standard error, unless --quiet. Cells
-run in this process, which ends with DVC, however that ends; a second launcher of one stage waits.
+goes to reports/STAGE[-value].ipynb, of an audit's stage to audit/reports/, normalised: equal runs give equal bytes.
+When a cell fails, its traceback is printed, nothing is written there, and the exit status is 1. Progress is shown on
+standard error, unless --quiet. Cells run in this process, which ends with DVC, however that ends; a second launcher of
+one stage waits.
 """
 
 import ast
@@ -35,7 +36,7 @@ if "DVC_STAGE" in os.environ:
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 import nbformat  # noqa: E402
-from stages import matrices  # noqa: E402
+from stages import FILES, matrices  # noqa: E402
 
 from mmdisaster.core import atomic_path  # noqa: E402
 from mmdisaster.settings import Settings  # noqa: E402
@@ -134,6 +135,12 @@ def check_graph(settings: Settings) -> None:
                 )
 
 
+def project_of(stage: str) -> Path:
+    """The folder of the DVC project, of the two, whose graph has a stage; the root where none has it."""
+    graphs = [ROOT / file for file in FILES if (ROOT / file).is_file()]
+    return next((path.parent for path in graphs if stage in read_values(path)["stages"]), ROOT)
+
+
 def check_place(stage: str, settings: Settings) -> None:
     """Refuse results of a corpus of one's own among those of the embedded one, and verdicts on the paper from it."""
     corpus = settings.corpus
@@ -171,12 +178,17 @@ def check_trials(stage: str, settings: Settings) -> None:
         raise StageError(f"distillation.k must be at most the training clips, {train}, was {lessons.k}")
 
 
-def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Drop what differs between equal runs: times, random ids, progress on standard error."""
+def normalise(notebook: nbformat.NotebookNode, up: str = "..") -> nbformat.NotebookNode:
+    """Drop what differs between equal runs: times, random ids, progress on standard error.
+
+    Links that start from nbs/stages/ start from the report instead, from where `up` leads to the project's root.
+    """
     notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec",) if key in notebook.metadata}
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:03d}"
         cell.metadata = {key: cell.metadata[key] for key in ("tags",) if cell.metadata.get(key)}
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace("](../", f"]({up}/nbs/")
         if cell.cell_type == "code":
             cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
             for output in cell.outputs:
@@ -217,11 +229,13 @@ def run_stage(stage: str, variant: dict[str, str], quiet: bool = False) -> Path:
     import inprocess  # noqa: F401, after the checks: it takes a second
     import papermill
 
-    report = ROOT / "reports" / f"{'-'.join([stage, *variant.values()])}.ipynb"
+    project = project_of(stage)
+    report = project / "reports" / f"{'-'.join([stage, *variant.values()])}.ipynb"
     report.parent.mkdir(exist_ok=True)
     with held(report.with_name(f".{report.stem}.run.lock"), f"stage {report.stem}"), scratch_folder(report) as folder:
-        for name in ("data", "models", "reports", "results"):
-            clear_leftovers(ROOT / name)
+        for folder_of in {ROOT, project}:
+            for name in ("data", "models", "reports", "results"):
+                clear_leftovers(folder_of / name)
         (own := folder / "ipython").mkdir()
         use_own_settings(str(own))
         raw = folder / "raw.ipynb"
@@ -231,7 +245,8 @@ def run_stage(stage: str, variant: dict[str, str], quiet: bool = False) -> Path:
                 stdout_file=sys.stdout, stderr_file=nowhere if quiet else sys.stderr,
             )  # fmt: skip
         with atomic_path(report) as temporary:
-            nbformat.write(normalise(nbformat.read(raw, as_version=4)), temporary)
+            up = os.path.relpath(ROOT, report.parent)
+            nbformat.write(normalise(nbformat.read(raw, as_version=4), up), temporary)
     return report
 
 

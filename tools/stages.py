@@ -1,10 +1,11 @@
 """Keep dvc.yaml and audit/dvc.yaml in step with the notebooks and with params.yaml:  python tools/stages.py [--check]
 
-A stage depends on the rooms of the library that its notebook reaches by imports (`mmdisaster/<room>`; top-level modules
-and the rooms `steps` and `study` by file), and on the sections of params.yaml that it reads: `settings.<section>` in
-the notebook, or in a function that it hands `settings` to. Matrices over modalities, rows and variants, and deps on a
-file per modality, are those of params.yaml. Other deps on data, and outs, are written by hand.
-With --check, change nothing and exit with status 1 where something is stale.
+A stage's description is the sentence under its notebook's title. It depends on the rooms of the library that its
+notebook reaches by imports (`mmdisaster/<room>`; top-level modules and the rooms `steps` and `study` by file), and on
+the sections of params.yaml that it reads: `settings.<section>` in the notebook, or in a function that it hands
+`settings` to. Matrices over modalities, rows and variants, and deps on a file per modality, are those of params.yaml.
+Other deps on data, and outs, are written by hand. The audit is a DVC project of its own in audit/: paths of its graph
+start there. With --check, change nothing and exit with status 1 where something is stale.
 """
 
 import ast
@@ -24,7 +25,7 @@ from mmdisaster.settings.sections import Section
 from mmdisaster.settings.tree import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = ("dvc.yaml", "audit/dvc.yaml")
+FILES = ("dvc.yaml", "audit/dvc.yaml")  # graphs of two DVC projects
 LAUNCHERS = ["tools/inprocess.py", "tools/stage.py"]
 BY_FILE = ("steps", "study")  # they call every room: listed by file, and followed function by function
 KEPT = ".settings"  # stands for the attribute of an object
@@ -56,6 +57,13 @@ def notebook_code(path: Path) -> str:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     return "\n".join("" if line.startswith(("%", "!")) else line for line in code.splitlines())
+
+
+def described(path: Path) -> str:
+    """The sentence under a notebook's title."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    prose = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    return next(line for line in prose.splitlines() if line.startswith("> ")).removeprefix("> ")
 
 
 def module_file(module: str) -> Path | None:
@@ -285,39 +293,46 @@ def matrices(stage: str, matrix: dict[str, Any], settings: Settings) -> dict[str
     return {name: wanted[name] for name in matrix if name in wanted}
 
 
-def per_modality(deps: list[str], settings: Settings) -> list[str]:
-    """Deps with one file for each modality, where there was one for some modality, or for each variant."""
+def per_modality(deps: list[str], settings: Settings, up: str = "") -> list[str]:
+    """Deps with one file for each modality, where there was one for some modality, or for each variant.
+
+    `up` leads from the graph's folder to the project's root.
+    """
     found = []
     for dep in deps:
         if dep.startswith(PER_VARIANT):
             variants = [*settings.runnable("variants"), *settings.runnable("static")]
             found += [f"{PER_VARIANT}{name}.json" for name in variants if f"{PER_VARIANT}{name}.json" not in found]
             continue
-        begin = next((name for name in PER_MODALITY if dep.startswith(name) and "${" not in dep), None)
+        begin = next((up + name for name in PER_MODALITY if dep.startswith(up + name) and "${" not in dep), None)
         named = [f"{begin}{name}.safetensors" for name in settings.present] if begin else [dep]
         found += [name for name in named if name not in found]
     return found
 
 
-def renew(stages: dict[str, Any], settings: Settings) -> None:
-    """Write what is computed into the stages of a dvc.yaml."""
+def renew(stages: dict[str, Any], settings: Settings, up: str = "") -> None:
+    """Write what is computed into the stages of a dvc.yaml; `up` leads from its folder to the project's root."""
+    ours = tuple(up + name for name in (*LAUNCHERS, "mmdisaster/", "nbs/stages/"))
     for stage, spec in stages.items():
         notebook = f"nbs/stages/{stage}.ipynb"
         code, deps = notebook_code(ROOT / notebook), spec["deps"]
         for name, values in matrices(stage, spec.get("matrix", {}), settings).items():
             spec["matrix"][name] = type(deps)(values)
             spec["matrix"][name].fa.set_flow_style()
-        if (renewed := per_modality(deps, settings)) != [*deps]:
+        if (renewed := per_modality(deps, settings, up)) != [*deps]:
             deps[:] = renewed
         for i in reversed(range(len(deps))):
-            if deps[i] in LAUNCHERS or deps[i].startswith(("mmdisaster/", "nbs/stages/")):
+            if deps[i].startswith(ours):
                 del deps[i]
         for dep in reversed([*LAUNCHERS, notebook, *rooms(reached(imports(ast.parse(code)).values()))]):
-            deps.insert(0, dep)
+            deps.insert(0, up + dep)
+        if spec.get("desc") != (words := described(ROOT / notebook)):
+            spec.pop("desc", None)
+            spec.insert(0, "desc", words)
         found = params(stage, code, spec.get("matrix", {}), settings)
         spec.pop("params", None)
         if found:
-            spec.insert(list(spec).index("cmd") + 1, "params", found)
+            spec.insert(list(spec).index("cmd") + 1, "params", [{f"{up}params.yaml": found}] if up else found)
 
 
 def stale_files(settings: Settings) -> list[tuple[str, str]]:
@@ -326,7 +341,7 @@ def stale_files(settings: Settings) -> list[tuple[str, str]]:
     for file in FILES:
         old = (ROOT / file).read_text(encoding="utf-8")
         graph, new = yaml.load(old), StringIO()
-        renew(graph["stages"], settings)
+        renew(graph["stages"], settings, "../" * file.count("/"))
         yaml.dump(graph, new)
         stale += [(file, new.getvalue())] if new.getvalue() != old else []
     return stale
