@@ -9,28 +9,33 @@ __all__ = ['SHORT', 'make_parser', 'read_command_line', 'error_words', 'main']
 import argparse
 import importlib
 import io
+import json
 import math
 import os
+import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from mmdisaster.data.clips import Clip
-    from mmdisaster.model.prediction import Prediction
     from mmdisaster.settings.tree import Settings
 
 # %% ../nbs/6_use/07_cli.ipynb #32-012
 def _check(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     from mmdisaster.data.inspection import format_problems
-    from mmdisaster.steps.corpus import look_at_corpus
+    from mmdisaster.steps.corpus import inspection_record, look_at_corpus
 
     given, media, verbose = arguments.max_failures, not arguments.no_media, not arguments.quiet
     manifest, beside = arguments.manifest, settings.split.file
     found, absent = look_at_corpus(manifest, settings, arguments.concepts, media, given, verbose, beside)
+    if arguments.json:
+        print(json.dumps(inspection_record(found) | {"absent": absent}, indent=1, ensure_ascii=False))
+        return 0 if found.can_start else 1
     print(format_problems(found))
     if absent and found.can_start:
         print(f"No clip has what would be needed for {' and '.join(absent)}: left out.")
@@ -159,6 +164,16 @@ def _folds(arguments: argparse.Namespace) -> int:
     print(save_folds(out, found).read_text(encoding="utf-8"))
     return 0
 
+# %% ../nbs/6_use/07_cli.ipynb #32-014bw
+def _from_input() -> "Iterator[Clip]":
+    "The clips of a CSV on standard input."
+    from mmdisaster.data.clips import stream_clips
+
+    with tempfile.NamedTemporaryFile(suffix=".csv") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+        file.flush()
+        yield from stream_clips(file.name, folder=".")
+
 # %% ../nbs/6_use/07_cli.ipynb #32-014
 def _clips(arguments: argparse.Namespace) -> "Iterator[Clip]":
     "The clips that a prediction is asked for; a table is read as they are taken."
@@ -172,7 +187,10 @@ def _clips(arguments: argparse.Namespace) -> "Iterator[Clip]":
         raise ValueError("--start and --end are about a CLIP, there is none")
     media = arguments.clips or ([""] if arguments.text else [])  # a text alone is a clip as well
     clips = iter([Clip(path, about[0] or "", *about[1:]) for path in media])
-    clips = chain(clips, stream_clips(arguments.manifest) if arguments.manifest else [])
+    table = (
+        _from_input() if arguments.manifest == "-" else stream_clips(arguments.manifest) if arguments.manifest else []
+    )
+    clips = chain(clips, table)
     first = next(clips, None)  # a table that is none is refused before any work
     if first is None:
         raise ValueError("name at least one clip, or a table of clips with --manifest")
@@ -180,32 +198,24 @@ def _clips(arguments: argparse.Namespace) -> "Iterator[Clip]":
 
 # %% ../nbs/6_use/07_cli.ipynb #32-014bx
 def _predict(arguments: argparse.Namespace) -> int:
-    from mmdisaster.model.answers import WRITERS
+    from mmdisaster.model.answers import WRITERS, tell_failures, write_predictions
     from mmdisaster.model.folder import load_model
 
     if arguments.json and arguments.csv:
         raise ValueError("predict prints JSON or CSV: take --json or --csv")
+    if arguments.out not in (None, "-") and (arguments.json or arguments.csv):
+        raise ValueError(f"--json and --csv are about what is printed; --out {arguments.out} says it by its ending")
     clips = _clips(arguments)
     model = load_model(arguments.model, arguments.device or "cpu")
     failed = list[str]()  # the last one
-    predictions = _telling(model.stream(clips, verbose=not arguments.quiet), failed)
+    predictions = tell_failures(model.stream(clips, verbose=not arguments.quiet), failed)
+    if arguments.out not in (None, "-"):
+        print(write_predictions(arguments.out, predictions, model.concepts))
+        return 2 if failed else 0
     kind = "json" if arguments.json else "csv" if arguments.csv else "text"
     for piece in WRITERS[kind](predictions, model.concepts):
         print(piece)
     return 2 if failed else 0
-
-# %% ../nbs/6_use/07_cli.ipynb #32-014cx
-def _telling(predictions: "Iterable[Prediction]", failed: list[str]) -> "Iterator[Prediction]":
-    "The same predictions; each failure and each note is told, and the last failure kept."
-    for prediction in predictions:
-        clip = prediction.clip
-        named = clip.media or clip.clip_id or (f"row {clip.row}" if clip.row else "clip")
-        if prediction.failure is not None:
-            failed[:] = [f"{named}: {prediction.failure}"]
-            print("mmdisaster:", *failed[0].splitlines(), file=sys.stderr)
-        for note in prediction.notes:
-            print(f"mmdisaster: {named}: {note}", file=sys.stderr)
-        yield prediction
 
 # %% ../nbs/6_use/07_cli.ipynb #32-019
 def _number(most: float, expected: str) -> Callable[[str], float]:
@@ -231,6 +241,7 @@ def _add_check(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser = add("check", _check, "find all problems of a corpus", "Exit status 1 means that a run can't start.")
     parser.add_argument("manifest", metavar="MANIFEST", help="CSV or Parquet file, one row per clip")
     parser.add_argument("--no-media", action="store_true", help="look at the manifest only, not into media files")
+    parser.add_argument("--json", action="store_true", help="print JSON, an object with all problems")
     _add_concepts(parser)
     _add_settings(parser)
     _add_failures(parser)
@@ -290,6 +301,19 @@ def _add_demo(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser = add("demo", _demo, "make a small simulated corpus", about)
     parser.add_argument("folder", metavar="FOLDER", help="where it goes, new or empty")
 
+# %% ../nbs/6_use/07_cli.ipynb #32-019df
+def _completion(arguments: argparse.Namespace) -> int:
+    import shtab
+
+    print(shtab.complete(make_parser(), arguments.shell))
+    return 0
+
+
+def _add_completion(add: Callable[..., argparse.ArgumentParser]) -> None:
+    about = "For bash: `mmdisaster completion bash > ~/.local/share/bash-completion/completions/mmdisaster`."
+    parser = add("completion", _completion, "print completions for a shell", about)
+    parser.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="which shell")
+
 # %% ../nbs/6_use/07_cli.ipynb #32-020
 def _add_extract(add: Callable[..., argparse.ArgumentParser]) -> None:
     about = "Those of frames and sound take longest; `train` with --work and the same folder goes on from there."
@@ -325,11 +349,13 @@ def _add_predict(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument("--start", type=_seconds, metavar="SECONDS", help="where the clip begins in its file")
     parser.add_argument("--end", type=_seconds, metavar="SECONDS", help="where it ends")
     columns = (
-        "CSV or Parquet file of any length with media, text or both, and perhaps clip_id, start, end: score all rows"
+        "CSV or Parquet file of any length with media, text or both, and perhaps clip_id, start, end: score all rows; "
+        "-: CSV from standard input"
     )
     parser.add_argument("--manifest", metavar="TABLE", help=columns)
     parser.add_argument("--json", action="store_true", help="print JSON, a list with one object per clip")
     parser.add_argument("--csv", action="store_true", help="print CSV, one row per clip")
+    parser.add_argument("--out", metavar="FILE", help="write them to a .parquet, .csv, .json or .txt; -: print them")
     _add_device(parser)
 
 # %% ../nbs/6_use/07_cli.ipynb #32-021
@@ -357,7 +383,8 @@ def make_parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    for add_command in (_add_demo, _add_check, _add_weights, _add_extract, _add_train, _add_folds, _add_predict):
+    added = _add_demo, _add_check, _add_weights, _add_extract, _add_train, _add_folds, _add_predict, _add_completion
+    for add_command in added:
         add_command(add)
     return parser
 

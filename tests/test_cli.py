@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -140,6 +141,42 @@ def test_rows_of_a_table_keep_their_ids_and_fail_alone(capsys):
     assert main(["predict", "model", "--text", "water", "--json", "--csv"]) == 2
 
 
+def test_predictions_go_to_a_file_and_clips_come_from_standard_input(monkeypatch, capsys, tmp_path):
+    table = "clip_id,media,text\na,corpus/media/clip-000.mp4,water in the streets\nb,gone.mp4,\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(table.encode())))
+    assert main(["predict", "model", "--manifest", "-", "--out", str(tmp_path / "p.parquet"), "--quiet"]) == 2
+    assert "gone.mp4" in capsys.readouterr().err
+    made = pd.read_parquet(tmp_path / "p.parquet").set_index("clip_id")
+    assert [*made.index] == ["a", "b"] and made["failure"]["b"] == "no such file"
+    Path("table.csv").write_text(table)
+    assert main(["predict", "model", "--manifest", "table.csv", "--csv", "--out", "-", "--quiet"]) == 2
+    printed = pd.read_csv(io.StringIO(capsys.readouterr().out)).set_index("clip_id")
+    scores = [name for name in made if name.startswith("score: ")]
+    assert len(scores) == 3 and np.array_equal(made[scores], printed[scores], equal_nan=True)
+    assert main(["predict", "model", "--text", "hurricane", "--out", str(tmp_path / "p.txt"), "--quiet"]) == 0
+    assert (tmp_path / "p.txt").read_text().startswith("(text)")
+
+
+def test_a_check_for_programs_lists_each_problem(capsys):
+    assert main(["check", "corpus/manifest.csv", "--no-media", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["clips"] == 24
+    text = Path("corpus/manifest.csv").read_text()
+    Path("corpus/wrong.csv").write_text(text.replace("media/clip-003.mp4", "media/none.mp4"))
+    assert main(["check", "corpus/wrong.csv", "--no-media", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    errors = [problem for problem in found["problems"] if problem["severity"] == "error"]
+    assert not found["can_start"] and [(error["row"], error["column"], error["value"]) for error in errors] == [
+        (5, "media", "media/none.mp4")
+    ]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_a_shell_completes_commands_and_options(shell, capsys):
+    assert main(["completion", shell]) == 0
+    words = capsys.readouterr().out
+    assert all(word in words for word in ["predict", "manifest", "no-media"])
+
+
 def test_predictions_are_made_as_clips_come(monkeypatch):
     """A million rows need no more memory than a few: none is taken before those before it are scored."""
     monkeypatch.setattr("mmdisaster.model.prediction.PORTION", 3)
@@ -178,6 +215,8 @@ WRONG = {  # command → what its one line says
     "predict model corpus/media/clip-003.mp4 --start 9": "clip-003.mp4: start is 9 s",
     "predict model corpus/media/clip-003.mp4 --start 1 --end 0.5": "clip-003.mp4: end must be after start",
     "predict model": "name at least one clip",
+    "predict model --text a --out a.xlsx": "go to a file that ends in .parquet",
+    "predict model --text a --csv --out a.csv": "--json and --csv are about what is printed",
     "predict model a.mp4 b.mp4 --text x": "about one clip, there are 2",
     "predict model --manifest nowhere.csv": "nowhere.csv",
     "predict model --manifest settings.toml": "must be a .csv or .parquet file",
@@ -355,8 +394,8 @@ def test_settings_from_a_file_and_from_the_command_line():
 def test_every_command_explains_each_option(capsys):
     parser = cli.make_parser()
     commands = parser._subparsers._group_actions[0].choices
-    assert set(commands) == {"demo", "check", "weights", "extract", "train", "folds", "predict"}
+    assert set(commands) == {"demo", "check", "weights", "extract", "train", "folds", "predict", "completion"}
     for name, command in commands.items():
         assert all(action.help for action in command._actions), name
         words = " ".join(command.format_help().split())
-        assert name in ("demo", "weights", "predict") or "(default: as the settings say)" in words
+        assert name in ("demo", "weights", "predict", "completion") or "(default: as the settings say)" in words

@@ -443,7 +443,7 @@ def test_a_table_in_capitals_and_one_in_parquet_are_read(tmp_path, monkeypatch):
 
 def test_a_folder_holds_no_pickle_no_path_and_only_float32_networks(home):
     names = {path.suffix for path in (home / "model").iterdir()}
-    assert names == {".safetensors", ".skops", ".json"}
+    assert names == {".safetensors", ".skops", ".json", ".md"}
     assert len({path.stat().st_mode for path in (home / "model").iterdir()}) == 1
     with ZipFile(home / "model/algorithm1.skops") as archive:
         assert {name.rpartition(".")[2] for name in archive.namelist()} == {"json", "npy"}

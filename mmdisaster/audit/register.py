@@ -85,7 +85,7 @@ TEMPORAL = [
         '"the early outputs from the temporal networks"',
         {
             0: "the network that was trained on them",
-            5: "five networks, each of four fifths of them, for the fifth that it didn't see; other clips: the network of all",
+            3: "three networks, each of two thirds of them, for the third that it didn't see; other clips: the network of all",
         },
         "the plain order of steps: train, then take features",
         "temporal.out_of_fold",

@@ -117,6 +117,7 @@ def _portion_clips(portion: Portion, first: int, folder: Path) -> list[Clip]:
 def stream_clips(
     path: str | Path,  # CSV or Parquet file, as `read_clips` takes it
     rows: int = 1024,  # that are read at once
+    folder: str | Path | None = None,  # what `media` is relative to; None: the file's folder
 ) -> Iterator[Clip]:  # in the file's order; rows that can't be read have a `fault`
     "Read which clips to score, one after another; raises `ManifestError` where the file or its columns are wrong."
     path, first = Path(path), 2
@@ -128,7 +129,7 @@ def stream_clips(
         if problems:
             raise ManifestError(path, problems)
         if not isinstance(portion, Problem):
-            yield from _portion_clips(portion, first, path.parent)
+            yield from _portion_clips(portion, first, path.parent if folder is None else Path(folder))
             first += len(portion.table)
     if first == 2:
         raise ManifestError(path, [NO_ROWS])

@@ -35,8 +35,8 @@ from ..data.split import Split, save_split
 from ..data.store import read_store
 from ..data.tables import Problem, is_file
 from ..devices import pick_device
-from ..evaluation.metrics import score_row
 from .prediction import Model, make_model
+from ..paper.tables import METRICS
 from ..runs import alone, scratch_folder
 from ..settings.reading import SettingsError, read_settings, with_changes
 from ..settings.sources import GloveSource, Precomputed, Source, weights_of
@@ -47,7 +47,7 @@ from ..static.extractors import MADE
 from ..static.precomputed import feature_problems
 from ..static.sources import make_extractor
 from ..steps.corpus import make_calibration, open_corpus
-from ..steps.evaluation import Provenance, gather_provenance
+from ..steps.evaluation import Provenance, gather_provenance, measure_rows
 from ..steps.fusion import fit_algorithm1, score_algorithm1
 from ..steps.split import choose_split, drop_clips, split_corpus
 from ..steps.static import extract_features, get_weights
@@ -302,10 +302,11 @@ def _learn(
         for name, network in networks.items()
     }
     algorithm = fit_algorithm1(temporal, split, settings.fusion, settings.order, verbose=verbose)
-    scored, test = score_algorithm1(algorithm, temporal, settings.order), split.rows("test")
-    judged = {"average": settings.evaluate.average, "empty": settings.evaluate.empty}
-    metrics = score_row(split.Y[test], scored["decisions"][test], scored["scores"][test], **judged)
-    return make_model(split.concepts, settings, weights, networks, algorithm, {**about, "test": metrics})
+    scored = {"proposed": score_algorithm1(algorithm, temporal, settings.order)}
+    measured = measure_rows(split, scored, settings.evaluate, settings.split.by, parts=("test",))["test"]["proposed"]
+    about["test"] = {name: measured[name]["value"] for name in METRICS}
+    about["intervals"] = {name: measured[name]["interval"] for name in METRICS}
+    return make_model(split.concepts, settings, weights, networks, algorithm, about)
 
 # %% ../../nbs/6_use/05_training.ipynb #t-043
 def _known_words(

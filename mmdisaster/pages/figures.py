@@ -83,9 +83,17 @@ def _crowded(labels: list[str], width: float) -> bool:
     widths = np.array([text.get_window_extent(renderer).width for text in scratch.texts]) / scratch.dpi
     return bool(np.any((widths[:-1] + widths[1:]) / 2 > width / len(labels)))
 
+# %% ../../nbs/4_experiment/06_figures.ipynb #22-011b
+def _bar_ends(ax: Axes, scores: pd.DataFrame, models: list[str], names: list[str], lying: bool) -> None:
+    "Intervals over grouped bars, from columns Low and High."
+    shift = scores["Model"].map(models.index) - (len(models) - 1) / 2
+    places = scores["Concept"].map(names.index) + shift * 0.8 / len(models)
+    draw = ax.hlines if lying else ax.vlines
+    draw(places.to_numpy(float), scores["Low"].to_numpy(float), scores["High"].to_numpy(float), color="0.25", lw=1)
+
 # %% ../../nbs/4_experiment/06_figures.ipynb #22-011
 def concept_bars(
-    scores: pd.DataFrame,  # columns Concept, Model, F1; one row per model and concept
+    scores: pd.DataFrame,  # columns Concept, Model, F1; one row per model and concept; optional: Low, High
     counts: dict[str, int],  # concept → number of clips in the corpus
     note: str = "",  # what the numbers rest on; printed under the axes
 ) -> Figure:
@@ -99,6 +107,8 @@ def concept_bars(
         x, y = ("F1", "Concept") if lying else ("Concept", "F1")
         colors = PALETTE[: len(models)]
         sns.barplot(scores, x=x, y=y, hue="Model", ax=ax, palette=colors, saturation=0.9, errorbar=None)
+        if "Low" in scores:
+            _bar_ends(ax, scores, models, names, lying)
         if lying:
             ax.set_yticks(range(len(names)), [_wrapped(f"{name} (n = {counts[name]:,})", 32) for name in names])
             ax.set(ylabel="", xlabel="F1 on test clips", xlim=(0, 1), title="F1 per concept, by fusion model")

@@ -275,7 +275,7 @@ VARIANTS: Variants = {
     "temporal-batch-32": {"temporal.batch_size": 32},
     "temporal-dropout-inputs": {"temporal.dropout_of": "inputs"},
     "temporal-dropout-states": {"temporal.dropout_of": "states"},
-    "temporal-out-of-fold": {"temporal.out_of_fold": 5},
+    "temporal-out-of-fold": {"temporal.out_of_fold": 3},
     "pool-max": {"baseline.pool": "max"},
     "pairs-early": {"baseline.pairs": "early"},
     "clock-longest": {"baseline.clock": "longest"},
@@ -318,7 +318,7 @@ STATIC: Variants = {
     "visual-shift-0": {"modalities.visual.weights.shift": 0.0},
     "audio-shift-0": {"modalities.audio.weights.shift": 0.0},
     "audio-conv7-before": {"modalities.audio.conv7": "before"},
-    "visual-frames-16": {"modalities.visual.frames": 16},
+    "visual-frames-4": {"modalities.visual.frames": 4},
     "visual-crop": {"modalities.visual.fit": "crop"},
-    "visual-size-149": {"modalities.visual.size": 149, "modalities.visual.weights.size": 149},
+    "visual-size-75": {"modalities.visual.size": 75, "modalities.visual.weights.size": 75},
 }

@@ -142,6 +142,15 @@ def _stale(
         return set(settings.present)
     return {*replaced, *learnt}
 
+# %% ../../nbs/5_doubt/05_trials.ipynb #25-017m
+def _needs_no_temporal(
+    name: str,  # of a row
+    settings: Settings,
+) -> bool:
+    "Whether a row is made of static features alone."
+    fusion = settings.rows[name].fusion
+    return fusion in ("single", "early") or (fusion == "pair" and settings.baseline.pairs == "early")
+
 # %% ../../nbs/5_doubt/05_trials.ipynb #25-018
 def run_trial(
     manifest: pd.DataFrame,  # one row per clip
@@ -165,19 +174,20 @@ def run_trial(
     temporal, scored = (dict(known.temporal), dict(known.scored)) if known else ({}, {})
     nothing = dict(known.nothing) if known else {}
     facts = dict(known.facts) if known else {}
+    again = [name for name in reversed(rows) if stale or ("fusion" if name == "proposed" else "baseline") in differs]
+    learn, score = delayed(in_worker(_temporal_features)), delayed(in_worker(fit_row))
     with workers_may_die("a trial"), Parallel(n_jobs) as parallel:
         order = sorted(stale, key=lambda name: (-static[name].values.size, name))  # longest first
-        learn = delayed(in_worker(_temporal_features))
-        made = dict(zip(order, parallel(learn(name, static[name], split, settings) for name in order)))
+        early = [name for name in again if _needs_no_temporal(name, settings)]
+        calls = [learn(name, static[name], split, settings) for name in order]
+        done = parallel([*calls, *(score(name, static, {}, split, settings) for name in early)])
+        made = dict(zip(order, done))
         temporal |= {name: vectors for name, (vectors, _) in made.items()}
         nothing |= {name: vector for name, (_, vector) in made.items()}
-        again = [
-            name for name in reversed(rows) if stale or ("fusion" if name == "proposed" else "baseline") in differs
-        ]
-        score = delayed(in_worker(fit_row))
-        found = parallel(score(name, static, temporal, split, settings) for name in again)
-        scored |= {name: one for name, (one, _) in zip(again, found)}
-        facts |= {name: about for name, (_, about) in zip(again, found)}
+        late = [name for name in again if name not in early]
+        found = done[len(order) :] + parallel(score(name, static, temporal, split, settings) for name in late)
+    for name, (one, about) in zip([*early, *late], found):
+        scored[name], facts[name] = one, about
     known_facts = {name: facts[name] for name in rows if name in facts}
     return Trial(settings, split, learnt, temporal, {name: scored[name] for name in rows}, nothing, known_facts)
 
