@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -131,6 +132,33 @@ def changed(folder, **changes):
 
 def test_nothing_to_do_the_second_time(first_run):
     assert changed(first_run) == set()
+
+
+def test_dvc_shows_table_two_and_draws_without_a_network(first_run, again):
+    """Metrics are Table II's test figures; the page of plots holds all that it needs; status is one line."""
+    found = json.loads(command(first_run, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
+    evaluation = json.loads((first_run / "results" / "evaluate.json").read_text())["test"]
+    shown = {Path(name).stem: row["data"] for name, row in found.items()}
+    assert shown == {name: {what: row[what]["value"] for what in shown["late"]} for name, row in evaluation.items()}
+    assert command(first_run, "dvc", "status").stdout == "Data and pipelines are up to date.\n"
+    shutil.copytree(first_run / "tools", again / "tools", dirs_exist_ok=True)
+    command(again, "python", "tools/plots.py")
+    command(again, "dvc", "plots", "show")
+    library, _, body = (again / "dvc_plots" / "index.html").read_text().rpartition("<body>")
+    assert "vegaEmbed=" in library and "<script src=" not in library
+    assert body.count("vegaEmbed('#") == 3 and body.count("<img") == 4 and not re.search(r'src="?http', body)
+
+
+def test_what_is_pushed_can_be_pulled_and_nothing_runs_again(first_run, tmp_path):
+    command(first_run, "dvc", "remote", "add", "--force", "-d", "store", str(tmp_path / "store"))
+    command(first_run, "dvc", "push", "-q")
+    made = {"": {"data", "models", "reports", "log"}, ".dvc": {"cache", "tmp"}}  # what git doesn't see
+    place = {str(first_run / name): names for name, names in made.items()}
+    clone = shutil.copytree(first_run, tmp_path / "clone", ignore=lambda folder, _: place.get(str(folder), ()))
+    command(first_run, "dvc", "remote", "remove", "store")
+    command(clone, "dvc", "pull", "-q")
+    assert command(clone, "dvc", "status").stdout == "Data and pipelines are up to date.\n"
+    assert contents(clone / "models") == contents(first_run / "models") and changed(clone) == set()
 
 
 def test_a_change_reruns_what_it_touches_first(first_run):
