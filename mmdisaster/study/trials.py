@@ -77,7 +77,7 @@ def _temporal_features(
 ) -> tuple[np.ndarray, np.ndarray]:  # (clips, width); and (width,), of a clip that lacks the modality
     "Step `temporal`."
     network = learn_temporal(modality, sequences, split, settings.temporal)
-    nothing = Sequences(np.zeros((1, sequences.values.shape[1])), np.array([0, 1]))
+    nothing = Sequences(np.zeros((1, sequences.dim)), np.array([0, 1]))
     vectors = temporal_features(network, modality, sequences, split, settings.temporal)
     return vectors, network.transform(nothing)[0]
 
@@ -166,7 +166,7 @@ def run_trial(
     nothing = dict(known.nothing) if known else {}
     facts = dict(known.facts) if known else {}
     with workers_may_die("a trial"), Parallel(n_jobs) as parallel:
-        order = sorted(stale, key=lambda name: (-static[name].values.size, name))  # longest first
+        order = sorted(stale, key=lambda name: (-static[name].lengths.sum() * static[name].dim, name))  # longest first
         learn = delayed(in_worker(_temporal_features))
         made = dict(zip(order, parallel(learn(name, static[name], split, settings) for name in order)))
         temporal |= {name: vectors for name, (vectors, _) in made.items()}
