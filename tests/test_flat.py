@@ -177,19 +177,20 @@ def peaks(store, clips):
 def test_four_times_the_clips_take_no_more_memory(tmp_path, monkeypatch):
     """Held at once, 1,024 clips would be 40 MiB, 256 are 10; index and plan may take 300 bytes per clip."""
     monkeypatch.setattr("mmdisaster.data.sequences.BLOCK", 2**20)
-    memory.build(tmp_path / "store", 1024, 40, 256)
+    memory.build(tmp_path / "store", 1024, 40, 256, 1024)
     few, many = (peaks(tmp_path / "store", clips) for clips in (256, 1024))
     for step in few:
         assert many[step] < 1.05 * few[step] + (1024 - 256) * 300, (step, few, many)
 
 
 def test_the_tool_measures_each_step(tmp_path):
-    record = memory.extraction(tmp_path / "store", 40, 3, 16)
-    record["clips"] = {str(n): memory.steps_of(tmp_path / "store", n, memory.NARROW) for n in (4, 40)}
-    assert [*record["clips"]["40"]] == ["open", "statistics", "training", "features", "prediction"]
-    for taken in [record["extraction"], *record["clips"]["40"].values()]:
+    record = memory.extraction(tmp_path / "store", 200, 3, 16, 30)
+    record["clips"] = {str(n): memory.steps_of(tmp_path / "store", n, memory.NARROW, 1) for n in (20, 200)}
+    assert len(np.unique(read_store(tmp_path / "store")[1].values, axis=0)) < 30 * 3 + 1
+    assert [*record["clips"]["200"]] == ["open", "statistics", "training", "features", "prediction"]
+    for taken in [record["extraction"], *record["clips"]["200"].values()]:
         assert 0 < taken["peak_anon"] <= taken["peak_rss"] < memory.MOST and taken["seconds"] >= 0
     assert memory.problems(record) == []
-    record["clips"]["40"]["training"]["peak_rss"] = 2 * record["clips"]["4"]["training"]["peak_rss"]
+    record["clips"]["200"]["training"]["peak_rss"] = 2 * record["clips"]["20"]["training"]["peak_rss"]
     assert memory.problems(record) == ["training takes 2.00 times what a tenth of the clips take"]
     assert len(memory.problems(record, most=1)) == 6

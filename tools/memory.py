@@ -1,18 +1,20 @@
 """Measure what memory each step takes of a corpus of many clips:  python tools/memory.py [--clips 1500,15000,150000]
 
-Builds one store of synthetic clips by the library's own extraction: 40 steps of 2,048 values each unless --steps and --dim
-say otherwise, 164 kB a clip, 25 GB for 150,000. The smaller corpora are its first clips, and so read the same files. Each
-size then runs in a process of its own, which opens the store, takes the statistics of the training clips, trains a temporal
-network for one epoch, and computes temporal features and scores of all clips. Of each step the record has
+Builds one store of synthetic clips by the library's own extraction: 40 steps of 2,048 values each unless --steps and
+--dim say otherwise, 164 kB a clip, 25 GB for 150,000. Where the disk has no room for all, --distinct 15000 stores so
+many, and the others repeat them; they are read all the same. The smaller corpora are the first clips of that store.
+Each size then runs in a process of its own, which opens the store, takes the statistics of the training clips, trains a
+temporal network for one epoch, and computes temporal features and scores of all clips. --batches 200 ends the epoch
+after so many batches, of clips drawn at random. Of each step the record has
 
 - seconds,
-- peak_rss, the peak of the resident set as the kernel counts it (VmHWM, set back before each step), mapped files included,
+- peak_rss, the peak of the resident set (VmHWM, set back before each step), with mapped files,
 - peak_anon, the peak of memory that no file backs (RssAnon), looked up every 20 ms.
 
-Pages of files that the kernel caches are part of neither: the store is read, not mapped. With --network wide the network is
-the library's default; a narrow one takes a tenth of the time and reads the same. With --work and --keep the store stays there
-for another run. Writes JSON to --out, or prints it. Exit status 1 where a step takes more than --most bytes (2 GiB), or at the
-largest size more than 1.2 times what it takes of a tenth of the clips.
+Pages of files that the kernel caches are part of neither: the store is read, not mapped. With --network wide the
+network is the library's default; a narrow one takes a tenth of the time and reads the same. With --work and --keep the
+store stays there for another run. Writes JSON to --out, or prints it. Exit status 1 where a step takes more than --most
+bytes (2 GiB), or at the largest size more than 1.2 times what it takes of a tenth of the clips.
 """
 
 import argparse
@@ -28,6 +30,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,18 +55,18 @@ class Synthetic:
 
     modality = "synthetic"
 
-    def __init__(self, steps: int, dim: int):
-        self.steps, self.dim = steps, dim
+    def __init__(self, steps: int, dim: int, distinct: int):
+        self.steps, self.dim, self.distinct = steps, dim, distinct
         self.noise = np.random.default_rng(0).standard_normal((97, dim), np.float32)
 
     def fingerprint(self) -> dict:
         return {"steps": self.steps, "dim": self.dim}
 
     def key(self, row: Any, root: Path) -> Any:
-        return row["clip_id"]
+        return f"c{self.read(row, root):07d}"
 
     def read(self, row: Any, root: Path) -> int:
-        return int(row["clip_id"][1:])
+        return int(row["clip_id"][1:]) % self.distinct
 
     def encode(self, inputs: Iterator[int]) -> Iterator[np.ndarray]:
         for number in inputs:
@@ -79,10 +82,10 @@ def corpus(clips: int) -> Split:
     return Split(names, names, parts, CONCEPTS, (random.random((clips, 3)) < 0.4).astype(np.uint8))
 
 
-def build(folder: Path, clips: int, steps: int, dim: int) -> None:
+def build(folder: Path, clips: int, *drawn: int) -> None:
     """A store of synthetic clips; goes on where it was interrupted."""
     manifest = pd.DataFrame({"clip_id": corpus(clips).clip_ids, "media": ""})
-    extract(manifest, Path(), Synthetic(steps, dim), folder)
+    extract(manifest, Path(), Synthetic(*drawn), folder)
 
 
 def status(name: str) -> int:
@@ -112,7 +115,15 @@ def measured(step: str, into: dict[str, dict[str, float]]) -> Iterator[None]:
         into[step] = {"seconds": round(seconds, 1), "peak_rss": status("VmHWM"), "peak_anon": anon[0]}
 
 
-def steps_of(store: Path, clips: int, network: dict[str, int]) -> dict[str, dict[str, float]]:
+def shortened(split: Split, batches: int) -> Split:
+    """A split of which so many batches of each part are left, drawn at random; 0: all."""
+    left, random, size = split.parts.astype("<U10"), np.random.default_rng(2), Temporal().batch_size
+    for part in ("train", "validation") if batches else ():
+        left[random.permutation(split.rows(part))[batches * size :]] = "left out"
+    return replace(split, parts=left)
+
+
+def steps_of(store: Path, clips: int, network: dict[str, int], batches: int = 0) -> dict[str, dict[str, float]]:
     """Each step on the first clips of a store."""
     found: dict[str, dict[str, float]] = {}
     split = corpus(clips)
@@ -122,7 +133,7 @@ def steps_of(store: Path, clips: int, network: dict[str, int]) -> dict[str, dict
         column_statistics(sequences.subset(split.rows("train")))
     with measured("training", found):
         settings = Temporal(max_epochs=1, **network)
-        trained = learn_temporal("synthetic", sequences, split, settings)
+        trained = learn_temporal("synthetic", sequences, shortened(split, batches), settings)
     with measured("features", found):
         trained.transform(sequences)
     with measured("prediction", found):
@@ -136,11 +147,11 @@ def alone(call: Callable, *arguments: Any) -> Any:
         return pool.apply(call, arguments)
 
 
-def extraction(folder: Path, clips: int, steps: int, dim: int) -> dict[str, dict[str, float]]:
+def extraction(folder: Path, clips: int, *drawn: int) -> dict[str, dict[str, float]]:
     """What building the store takes."""
     found: dict[str, dict[str, float]] = {}
     with measured("extraction", found):
-        build(folder, clips, steps, dim)
+        build(folder, clips, *drawn)
     return found
 
 
@@ -163,6 +174,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--clips", default="1500,15000,150000", help="sizes, by commas")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--dim", type=int, default=2048)
+    parser.add_argument("--distinct", type=int, help="clips that are stored; None: all")
+    parser.add_argument("--batches", type=int, default=0, help="of the epoch; 0: all")
     parser.add_argument("--network", choices=["wide", "narrow"], default="wide")
     parser.add_argument("--work", type=Path, help="a folder with room for the store; None: a temporary one")
     parser.add_argument("--keep", action="store_true", help="leave the store there")
@@ -175,14 +188,16 @@ def main(arguments: list[str] | None = None) -> int:
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
         "steps": given.steps,
         "dim": given.dim,
+        "distinct": given.distinct or sizes[-1],
+        "batches": given.batches,
         "network": given.network,
         "clips": {},
     }
     try:
-        record |= alone(extraction, work / "store", sizes[-1], given.steps, given.dim)
+        record |= alone(extraction, work / "store", sizes[-1], *(record[name] for name in ("steps", "dim", "distinct")))
         for clips in sizes:
             network = NARROW if given.network == "narrow" else {}
-            record["clips"][str(clips)] = alone(steps_of, work / "store", clips, network)
+            record["clips"][str(clips)] = alone(steps_of, work / "store", clips, network, given.batches)
             print(f"{clips}: {record['clips'][str(clips)]}", file=sys.stderr, flush=True)
             if given.out:
                 save_json(given.out, record)
