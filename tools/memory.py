@@ -113,6 +113,7 @@ def measured(step: str, into: dict[str, dict[str, float]]) -> Iterator[None]:
         done.set()
         watcher.join()
         into[step] = {"seconds": round(seconds, 1), "peak_rss": status("VmHWM"), "peak_anon": anon[0]}
+        print(f"{step}: {into[step]}", file=sys.stderr, flush=True)
 
 
 def shortened(split: Split, batches: int) -> Split:
@@ -197,8 +198,8 @@ def main(arguments: list[str] | None = None) -> int:
         record |= alone(extraction, work / "store", sizes[-1], *(record[name] for name in ("steps", "dim", "distinct")))
         for clips in sizes:
             network = NARROW if given.network == "narrow" else {}
+            print(f"{clips} clips", file=sys.stderr)
             record["clips"][str(clips)] = alone(steps_of, work / "store", clips, network, given.batches)
-            print(f"{clips}: {record['clips'][str(clips)]}", file=sys.stderr, flush=True)
             if given.out:
                 save_json(given.out, record)
     finally:
