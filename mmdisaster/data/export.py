@@ -64,9 +64,8 @@ def _some_at_a_time(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 def _clips(store: Path) -> Iterator[tuple[str, np.ndarray]]:
     "The clips of a store in the manifest's order."
-    for ids in _some_at_a_time(load_index(store)["clip_ids"]):
-        clip_ids, found = read_store(store, ids)
-        yield from ((clip_id, found[i]) for i, clip_id in enumerate(clip_ids))
+    clip_ids, found = read_store(store)
+    yield from ((clip_id, found[i]) for i, clip_id in enumerate(clip_ids))
 
 # %% ../../nbs/3_data/14_export.ipynb #ex-015
 def _write_npy(path: Path, clips: Clips) -> None:

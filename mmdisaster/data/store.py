@@ -6,6 +6,8 @@
 __all__ = ['STORED', 'StoreError', 'sealed', 'read_shard', 'load_index', 'read_index', 'read_store', 'read_presence']
 
 # %% ../../nbs/3_data/11_store.ipynb #c003
+from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -108,26 +110,71 @@ def _check_fit(
         if [known.get(index["position"][place]) for place in places] != [index[name][place] for place in places]:
             raise StoreError(folder / "index.json", f"doesn't fit its shards: they have other {name}")
 
+# %% ../../nbs/3_data/11_store.ipynb #st-000
+def _opened(
+    path: Path,  # of a shard
+) -> FileIO:
+    "A shard to read from; raises `StoreError` where it is missing."
+    try:
+        return FileIO(path)
+    except FileNotFoundError as error:
+        raise StoreError(path, "is missing") from error
+
+# %% ../../nbs/3_data/11_store.ipynb #st-001
+@dataclass(frozen=True)
+class _Shards:
+    "Reads the features of some clips from shards that were checked before; travels to other processes."
+
+    paths: list[Path]
+    shard: np.ndarray  # int32 (n,): place of each clip's shard in `paths`
+    start: np.ndarray  # int64 (n,): the first byte of each clip in it
+    lengths: np.ndarray  # int64 (n,): its steps
+    dim: int  # values per step
+
+    def __call__(self, numbers: np.ndarray) -> np.ndarray:  # float32 (steps, dim)
+        "The steps of some clips, one below the other."
+        lengths, shard = self.lengths[numbers], self.shard[numbers]
+        ends = np.cumsum(lengths)
+        values = np.empty((lengths.sum(), self.dim), np.float32)
+        for number in dict.fromkeys(shard.tolist()):
+            with _opened(self.paths[number]) as file:
+                for i in np.flatnonzero(shard == number):
+                    part = np.empty((lengths[i], self.dim), STORED)
+                    file.seek(self.start[numbers[i]])
+                    if file.readinto(part.data.cast("B")) < part.nbytes:
+                        raise StoreError(self.paths[number], "is damaged: it has become shorter")
+                    values[ends[i] - lengths[i] : ends[i]] = part
+        return values
+
+# %% ../../nbs/3_data/11_store.ipynb #st-003
+def _clip_starts(
+    path: Path,  # of a shard
+    header: dict[str, Any],  # its header
+    dim: int,  # values per step
+) -> np.ndarray:  # int64 (clips of the shard,): the first byte of each
+    "Where the features of the clips of a shard begin."
+    with path.open("rb") as file:
+        first = 8 + int.from_bytes(file.read(8), "little")
+    steps = np.cumsum([0, *header["lengths"][:-1]])
+    return first + steps * dim * np.dtype(STORED).itemsize
+
 # %% ../../nbs/3_data/11_store.ipynb #c016
 def read_store(
     folder: str | Path,  # filled by `extract`
     clip_ids: list[str] | None = None,  # which clips, in which order; None: all, in the manifest's order
-) -> tuple[list[str], Sequences]:  # clip ids, and their features
-    "Read features back; raises `StoreError` where a file is missing or damaged."
+) -> tuple[list[str], Sequences]:  # clip ids, and their features, read by need: the store must stay where it is
+    "Open features; raises `StoreError` where a file is missing or damaged."
     folder, (index, places) = Path(folder), read_index(folder, clip_ids)
-    offsets = np.concatenate([[0], np.cumsum([index["lengths"][place] for place in places])]).astype(np.int64)
-    values = np.empty((offsets[-1], index["dim"]), np.float32)
-    clips: dict[int, list[int]] = {}  # number of a shard → rows of its clips
-    for row, place in enumerate(places):
-        clips.setdefault(index["in_shard"][place], []).append(row)
-    for number, rows in clips.items():
-        header, part = read_shard(folder / index["shards"][number])
+    shard, position, steps = (np.array(index[name], np.int64)[places] for name in ("in_shard", "position", "lengths"))
+    start, order = np.empty(len(places), np.int64), np.argsort(shard, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(shard[order])) + 1) if places else ():
+        path = folder / index["shards"][shard[rows[0]]]
+        header, _ = read_shard(path)
         _check_fit(folder, index, header, [places[row] for row in rows])
-        ends = np.cumsum(header["lengths"])
-        for row in rows:
-            end = ends[index["position"][places[row]]]
-            values[offsets[row] : offsets[row + 1]] = part[end - offsets[row + 1] + offsets[row] : end]
-    return list(index["clip_ids"] if clip_ids is None else clip_ids), Sequences(values, offsets)
+        start[rows] = _clip_starts(path, header, index["dim"])[position[rows]]
+    paths, dim = [folder.absolute() / name for name in index["shards"]], index["dim"]
+    found = Sequences.by_need(steps, dim, _Shards(paths, shard.astype(np.int32), start, steps, dim))
+    return list(index["clip_ids"] if clip_ids is None else clip_ids), found
 
 # %% ../../nbs/3_data/11_store.ipynb #c020
 def read_presence(

@@ -7,7 +7,8 @@ __all__ = ['Inputs', 'Network', 'JointNetwork', 'JointClassifier', 'joining', 'f
 
 # %% ../../nbs/4_experiment/03_baselines.ipynb #19-004
 from collections.abc import Mapping
-from typing import Any, Self
+from functools import partial
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -100,9 +101,9 @@ class JointClassifier(BaseEstimator):
         "Train a new network."
         check_params(self)
         check_consistent_length(*X, Y)
-        self.statistics_ = [column_statistics(x.values) for x in X]
+        self.statistics_ = [column_statistics(x) for x in X]
         with torch_stream(derive_seed(self.seed, "weights")):
-            widths = [x.values.shape[1] for x in X]
+            widths = [x.dim for x in X]
             self.network_ = JointNetwork(widths, Y.shape[1], self.hidden).to(pick_device(self.device))
         watched, name = (self._take(validation[0]), validation[1]), type(self).__name__
         self.history_ = train_network(self.network_, self._take(X), Y, watched, self, name, self.verbose)
@@ -127,14 +128,13 @@ def joining(
     return settings.pairs if approach.fusion == "pair" else approach.fusion
 
 # %% ../../nbs/4_experiment/03_baselines.ipynb #19-019
-def _one_vector(
+def _pool(
     sequences: Sequences,  # static features of one modality
-    pool: str,  # "mean" or "max"
-) -> np.ndarray:  # (clips, dim)
-    "One static vector per clip."
-    if pool == "mean":
-        return sequences.mean()
-    return np.maximum.reduceat(sequences.values, sequences.offsets[:-1], axis=0)
+    pool: Literal["mean", "max"],  # over the steps
+    numbers: np.ndarray,  # int64 (any,): of some clips
+) -> np.ndarray:  # float32 (any, dim)
+    "One static vector for each of some clips."
+    return sequences.subset(numbers).pooled(pool)
 
 # %% ../../nbs/4_experiment/03_baselines.ipynb #19-019cx
 Inputs = Any  # Sequences, an array, or a list of Sequences: what the row's network takes
@@ -149,9 +149,11 @@ def _row_inputs(
     "What the row's network sees."
     joined = joining(approach, settings)
     if joined == "single":
-        return _one_vector(static[approach.modalities[0]], settings.pool)
+        one = static[approach.modalities[0]]
+        pooled = Sequences.by_need(np.ones(len(one)), one.dim, partial(_pool, one, settings.pool))
+        return pooled.kept()
     if joined == "early":
-        return align([static[modality] for modality in approach.modalities], clock=settings.clock)
+        return align([static[modality] for modality in approach.modalities], clock=settings.clock).kept()
     if settings.joint:
         return [static[modality] for modality in approach.modalities]
     return np.hstack([temporal[modality] for modality in approach.modalities])

@@ -331,9 +331,9 @@ def _predict_ready(model: Model, clips: list[Clip]) -> list[Prediction]:
         return []
     with temporary_folder() as folder:
         read = _read_features(model, _table(clips), folder)
-    predictions = {int(i): Prediction(clips[int(i)], {}, [], [], reason) for i, reason in read.failures.items()}
-    kept = [i for i in range(len(clips)) if i not in predictions]
-    found, finite = _score(model, read.static) if kept else ({}, np.array([]))
+        predictions = {int(i): Prediction(clips[int(i)], {}, [], [], reason) for i, reason in read.failures.items()}
+        kept = [i for i in range(len(clips)) if i not in predictions]
+        found, finite = _score(model, read.static) if kept else ({}, np.array([]))
     for row, i in enumerate(kept):
         if not finite[row]:
             predictions[i] = Prediction(clips[i], {}, [], [], NOT_FINITE)

@@ -64,7 +64,9 @@ class Extractor(Protocol):
 def _records(manifest: pd.DataFrame) -> list[dict]:
     "Rows as dictionaries, None for what is missing, with their line number in the manifest's file."
     records = manifest.astype(object).where(manifest.notna(), None).to_dict("records")
-    return [record | {"row": number} for number, record in enumerate(records, start=2)]
+    for number, record in enumerate(records, start=2):
+        record["row"] = number
+    return records
 
 # %% ../../nbs/2_method/07_extraction.ipynb #k-001
 def _keys(rows: list[dict], root: Path, extractor: Extractor) -> list[str]:
@@ -73,7 +75,7 @@ def _keys(rows: list[dict], root: Path, extractor: Extractor) -> list[str]:
     return [digest_json([fingerprint, extractor.key(row, root)])[:32] for row in rows]
 
 # %% ../../nbs/2_method/07_extraction.ipynb #k-004
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Clip:
     "Rows of the manifest that have the same features; the first of them is read."
 

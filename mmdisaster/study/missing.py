@@ -8,6 +8,7 @@ __all__ = ['ANY', 'PLACE', 'DASHES', 'kept_after', 'lose_static', 'score_pattern
 
 # %% ../../nbs/5_doubt/18_missing.ipynb #km-003
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -20,7 +21,7 @@ from matplotlib.figure import Figure
 
 from ..core import derive_seed
 from ..data.pictures import use_other_fonts
-from ..data.sequences import Sequences, concatenate
+from ..data.sequences import Sequences
 from ..data.split import Split
 from ..evaluation.baselines import joining
 from ..pages.figures import PALETTE, STYLE
@@ -46,14 +47,24 @@ def kept_after(
         kept[..., lost] = u[..., lost] >= share
     return kept
 
+# %% ../../nbs/5_doubt/18_missing.ipynb #fl-001
+def _left(
+    sequences: Sequences,  # static features of one modality
+    lost: np.ndarray,  # bool (clips,)
+    numbers: np.ndarray,  # int64 (any,): of some clips
+) -> np.ndarray:  # float32 (their steps, dim)
+    "Some clips' features, zeros for those that lost the modality."
+    nothing = np.zeros((1, sequences.dim), np.float32)
+    return np.concatenate([nothing if lost[i] else sequences[i] for i in numbers])
+
 # %% ../../nbs/5_doubt/18_missing.ipynb #km-011
 def lose_static(
     sequences: Sequences,  # static features of one modality
     lost: np.ndarray,  # bool (clips,)
 ) -> Sequences:
     "One step of zeros for each clip that lost the modality."
-    nothing = np.zeros((1, sequences.values.shape[1]), np.float32)
-    return concatenate([nothing if gone else sequences[i] for i, gone in enumerate(lost)])
+    steps = np.where(lost, 1, sequences.lengths)
+    return Sequences.by_need(steps, sequences.dim, partial(_left, sequences, lost)).kept()
 
 # %% ../../nbs/5_doubt/18_missing.ipynb #km-014
 def _what_is_left(

@@ -32,9 +32,9 @@ def class_posteriors(
 ) -> np.ndarray:  # g, (clips, classes) float32; rows sum to 1
     "Class posteriors that a visual network's own classifier gives for each clip."
     classes, dim = weight.shape
-    if dim != features.values.shape[1] or bias.shape != (classes,):
+    if dim != features.dim or bias.shape != (classes,):
         raise ValueError(
-            f"weight and bias must be (classes, {features.values.shape[1]}) and (classes,), "
+            f"weight and bias must be (classes, {features.dim}) and (classes,), "
             f"were {weight.shape} and {bias.shape}"
         )
     posteriors = softmax(features.values @ weight.T + bias, axis=1)  # (frames, classes)

@@ -77,7 +77,7 @@ def _temporal_features(
 ) -> tuple[np.ndarray, np.ndarray]:  # (clips, width); and (width,), of a clip that lacks the modality
     "Step `temporal`."
     network = learn_temporal(modality, sequences, split, settings.temporal)
-    nothing = Sequences(np.zeros((1, sequences.values.shape[1])), np.array([0, 1]))
+    nothing = Sequences(np.zeros((1, sequences.dim)), np.array([0, 1]))
     vectors = temporal_features(network, modality, sequences, split, settings.temporal)
     return vectors, network.transform(nothing)[0]
 
@@ -177,7 +177,7 @@ def run_trial(
     again = [name for name in reversed(rows) if stale or ("fusion" if name == "proposed" else "baseline") in differs]
     learn, score = delayed(in_worker(_temporal_features)), delayed(in_worker(fit_row))
     with workers_may_die("a trial"), Parallel(n_jobs) as parallel:
-        order = sorted(stale, key=lambda name: (-static[name].values.size, name))  # longest first
+        order = sorted(stale, key=lambda name: (-static[name].lengths.sum() * static[name].dim, name))  # longest first
         early = [name for name in again if _needs_no_temporal(name, settings)]
         calls = [learn(name, static[name], split, settings) for name in order]
         done = parallel([*calls, *(score(name, static, {}, split, settings) for name in early)])

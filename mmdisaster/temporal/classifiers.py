@@ -98,7 +98,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         X, watched = self._checked(X, fit=True), None
         self._learn_labels(Y)
         Y = self._matrix(X, Y)
-        self.mean_, self.scale_ = column_statistics(X.values if isinstance(X, Sequences) else X)
+        self.mean_, self.scale_ = column_statistics(X)
         if not self.standardize:
             self.mean_, self.scale_ = np.zeros_like(self.mean_), np.ones_like(self.scale_)
         if validation is not None:
@@ -148,8 +148,8 @@ def _clips(
 ) -> Sequences:
     "X as sequences; an error that says what it must be, unless all have that width and none is empty."
     found = as_sequences(X)
-    if width not in (None, found.values.shape[1]):
-        raise ValueError(f"X must have {width} values per vector, as in fit, had {found.values.shape[1]}")
+    if width not in (None, found.dim):
+        raise ValueError(f"X must have {width} values per vector, as in fit, had {found.dim}")
     if not len(found) or found.lengths.min() < 1:
         where = f"one at {int(np.argmin(found.lengths))}" if len(found) else "no sequence at all"
         raise ValueError(f"X must have no empty sequence, had {where}")
@@ -191,7 +191,7 @@ class TemporalClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Netw
     def _checked(self, X: Any, fit: bool = False) -> Sequences:
         "The sequences themselves, or an error that says what they must be."
         clips = _clips(X, None if fit else self.n_features_in_)
-        self.n_features_in_ = clips.values.shape[1]
+        self.n_features_in_ = clips.dim
         return clips
 
     def _build(self) -> ResBiLSTM:
@@ -241,11 +241,19 @@ class DenseClassifier(NetworkClassifier):
         self.max_epochs, self.patience, self.standardize = max_epochs, patience, standardize
         self.seed, self.device, self.threads, self.verbose = seed, device, threads, verbose
 
-    def _checked(self, X: Any, fit: bool = False) -> np.ndarray:
-        "An array (n, dim), or an error that says what X must be."
-        if isinstance(X, Sequences):
+    def _checked(self, X: Any, fit: bool = False) -> np.ndarray | Sequences:
+        "An array (n, dim), or sequences of one step each; an error that says what X must be."
+        if not isinstance(X, Sequences):
+            return validate_data(self, X, reset=fit)
+        if (X.lengths != 1).any():
             raise TypeError("X must be an array of shape (n, dim), was Sequences; its `mean()` is one")
-        return validate_data(self, X, reset=fit)
+        clips = _clips(X, None if fit else self.n_features_in_)
+        self.n_features_in_ = clips.dim
+        return clips
+
+    def _take(self, X: np.ndarray | Sequences) -> Take:
+        "Standardised batches (n, dim)."
+        return standardized(X.gather if isinstance(X, Sequences) else X, self.mean_, self.scale_, self.device)
 
     def _build(self) -> nn.Sequential:
         "A new network."

@@ -7,6 +7,7 @@ __all__ = ['resample', 'align']
 
 # %% ../../nbs/2_method/13_clocks.ipynb #13-004
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -26,11 +27,27 @@ def resample(
     sums = np.concatenate([np.zeros((1, x.shape[1])), np.cumsum(x, axis=0, dtype=np.float64)])  # (L + 1, dim)
     return ((sums[end] - sums[first]) / (end - first)[:, None]).astype(np.float32)
 
+# %% ../../nbs/2_method/13_clocks.ipynb #fl-001
+def _side_by_side(
+    modalities: list[Sequences],  # the same clips in each
+    steps: np.ndarray,  # int64 (n,): steps of each clip
+    numbers: np.ndarray,  # int64 (any,): of the clips that are wanted
+) -> np.ndarray:  # float32 (their steps, width)
+    "Some clips of all modalities at the same steps."
+    ends = np.cumsum(steps[numbers])
+    values, left = np.empty((steps[numbers].sum(), sum(modality.dim for modality in modalities)), np.float32), 0
+    for modality in modalities:
+        some, right = modality.subset(numbers).in_memory(), left + modality.dim
+        for clip, (end, n) in enumerate(zip(ends, steps[numbers], strict=True)):
+            values[end - n : end, left:right] = resample(some[clip], n)
+        left = right
+    return values
+
 # %% ../../nbs/2_method/13_clocks.ipynb #13-103
 def align(
     modalities: Sequence[Sequences],  # the same clips in each
     clock: int | Literal["longest"] = 0,  # the modality that sets each clip's number of steps, or the longest of a clip
-) -> Sequences:  # as wide as all modalities together
+) -> Sequences:  # as wide as all modalities together, computed by need
     "Several modalities at the same steps, side by side."
     counts = [len(modality) for modality in modalities]
     if len(set(counts)) != 1:
@@ -41,11 +58,5 @@ def align(
     if lengths.size and lengths.min() < 1:
         raise ValueError(f"modalities must have no empty sequence, had one at clip {int(lengths.min(0).argmin())}")
     steps = lengths.max(0) if clock == "longest" else lengths[int(clock)]
-    offsets = np.concatenate([[0], np.cumsum(steps)]).astype(np.int64)
-    ends = np.cumsum([modality.values.shape[1] for modality in modalities])
-    values = np.empty((int(offsets[-1]), int(ends[-1])), np.float32)
-    for modality, end in zip(modalities, ends, strict=True):
-        columns = slice(end - modality.values.shape[1], end)
-        for clip in range(counts[0]):
-            values[offsets[clip] : offsets[clip + 1], columns] = resample(modality[clip], steps[clip])
-    return Sequences(values, offsets)
+    width = sum(modality.dim for modality in modalities)
+    return Sequences.by_need(steps, width, partial(_side_by_side, [*modalities], steps))

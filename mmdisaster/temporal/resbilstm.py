@@ -26,14 +26,15 @@ def pack(
     clips: np.ndarray,  # which of them, in which order, (n,) int
 ) -> PackedSequence:  # data (total steps, dim) float32
     "Pack some of the sequences as a batch. Raises `ValueError` where one is empty."
-    starts, lengths = np.asarray(sequences.offsets)[clips], np.asarray(sequences.lengths)[clips]
+    lengths = sequences.lengths[clips]
     if not lengths.size or lengths.min() < 1:
         raise ValueError(f"sequences must have at least one step, {np.sum(lengths < 1)} of {len(lengths)} had none")
     order = np.argsort(-lengths, kind="stable")  # longest first
     active = [int(np.sum(lengths > step)) for step in range(lengths.max())]  # clips that have this step
+    starts = np.cumsum(lengths) - lengths
     rows = np.concatenate([starts[order[:n]] + step for step, n in enumerate(active)])
     return PackedSequence(
-        torch.from_numpy(sequences.values[rows]),  # (total steps, dim)
+        torch.from_numpy(sequences.gather(clips)[rows]),  # (total steps, dim)
         torch.tensor(active),
         torch.from_numpy(order),
         torch.from_numpy(np.argsort(order)),

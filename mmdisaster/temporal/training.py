@@ -6,8 +6,9 @@
 __all__ = ['Take', 'column_statistics', 'standardized', 'run_network', 'label_f1', 'train_network', 'check_params']
 
 # %% ../../nbs/2_method/11_training.ipynb #13-004
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ..core import derive_seed, progress
-from ..data.sequences import Sequences
+from ..data.sequences import Gather, Sequences
 from ..devices import pick_device, torch_stream, torch_threads
 from ..settings.reading import check_section
 from ..settings.sections import Baseline, Temporal
@@ -25,15 +26,29 @@ from .resbilstm import pack, repack
 
 _DEFAULT = Temporal()
 
+# %% ../../nbs/2_method/11_training.ipynb #fl-001
+def _slices(
+    values: np.ndarray | Sequences,  # (n, dim), or sequences of such rows
+    rows: int,  # in each slice but the last
+) -> Iterator[np.ndarray]:  # (rows, dim)
+    "Rows, some at a time."
+    if isinstance(values, Sequences):
+        return values.slices(rows)
+    return (values[i : i + rows] for i in range(0, len(values), rows))
+
 # %% ../../nbs/2_method/11_training.ipynb #13-065
 def column_statistics(
-    values: np.ndarray,  # (rows, dim)
+    values: np.ndarray | Sequences,  # (rows, dim), or sequences of such rows
 ) -> tuple[np.ndarray, np.ndarray]:  # mean and standard deviation, (dim,) float32; 1 for a constant column
-    "Mean and standard deviation of each column, in double precision, a slice of rows at a time."
-    slices = [values[start : start + 4096] for start in range(0, len(values), 4096)]
-    mean = sum(part.sum(0, dtype=np.float64) for part in slices) / len(values)
-    variance = sum(np.square(part - mean).sum(0) for part in slices) / len(values)
-    scale = np.sqrt(variance)
+    "Mean and standard deviation of each column, in double precision, in one pass over slices of rows."
+    rows, total, mean, squares = 0, np.zeros(1), np.zeros(1), np.zeros(1)
+    for part in _slices(values, 4096):
+        n, sums = len(part), part.sum(0, dtype=np.float64)
+        apart = part - sums / n  # (n, dim), float64
+        squares = squares + np.square(apart, out=apart).sum(0) + (sums / n - mean) ** 2 * (rows * n / (rows + n))
+        rows, total = rows + n, total + sums
+        mean = total / rows
+    scale = np.sqrt(squares / rows)
     if not np.isfinite(scale).all():
         raise ValueError(f"inputs must be finite, were not in {np.sum(~np.isfinite(scale))} of {len(scale)} columns")
     constant = scale <= 1e-6 * np.abs(mean)  # what is left is the rounding of float32
@@ -44,7 +59,7 @@ Take = Callable[[np.ndarray], Any]  # clip numbers (n,) → what the network tak
 
 
 def standardized(
-    X: Sequences | np.ndarray,  # sequences, or an array (n, dim)
+    X: Sequences | np.ndarray | Gather,  # sequences; an array (n, dim), or what gives some of its rows
     mean: np.ndarray,  # (dim,)
     scale: np.ndarray,  # (dim,)
     device: str = _DEFAULT.device,  # where batches go; "auto" is the fastest device
@@ -54,10 +69,11 @@ def standardized(
     shift, factor = (torch.from_numpy(array).to(where) for array in (mean, scale))
 
     def take(clips: np.ndarray) -> PackedSequence | Tensor:
-        if not isinstance(X, Sequences):
-            return (torch.from_numpy(np.asarray(X[clips], np.float32)).to(where) - shift) / factor
-        batch = pack(X, clips).to(where)  # type: ignore[arg-type]
-        return repack((batch.data - shift) / factor, batch)
+        if isinstance(X, Sequences):
+            batch = pack(X, clips).to(where)  # type: ignore[arg-type]
+            return repack((batch.data - shift) / factor, batch)
+        rows = X(clips) if callable(X) else X[clips]
+        return (torch.from_numpy(np.asarray(rows, np.float32)).to(where) - shift) / factor
 
     return take
 
@@ -72,8 +88,13 @@ def run_network(
     "Run a network over clips 0 … n − 1, without dropout and gradients."
     network.eval()
     with torch.no_grad():
-        batches = [np.arange(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
-        return torch.cat([(call or network)(take(clips)).cpu() for clips in batches]).numpy()
+        starts = range(0, n, batch_size)
+        parts = ((call or network)(take(np.arange(i, min(i + batch_size, n)))).cpu().numpy() for i in starts)
+        first = next(parts)
+        found = np.empty((n, *first.shape[1:]), first.dtype)
+        for i, part in zip(starts, chain([first], parts), strict=True):
+            found[i : i + len(part)] = part
+    return found
 
 # %% ../../nbs/2_method/11_training.ipynb #13-056bx
 def _loss(scores: Tensor, Y: Tensor) -> Tensor:
