@@ -13,7 +13,6 @@ from conftest import ROOT
 pytest.importorskip("sphinx", reason="requirements-book.txt isn't installed; `make test` and `make book` install it")
 
 import book  # noqa: E402
-
 import docs  # noqa: E402
 
 EXECUTED = {"corpus": "corpus", "table2": "table2", "baseline": "baseline-visual"}  # stage → a run of it

@@ -49,6 +49,11 @@ SECTIONS = {  # heading in README → page, part it opens
 }
 NAMES = {"table1": "Table I", "table2": "Table II", "figure1": "Figure 1", "figure2": "Figure 2"}
 NAMES |= {"table2_seeds": "Table II over seeds", "tuning_table": "Tuning, in a table"}
+LEADS = {  # pages that no stage is named after
+    "table2_seeds": "Table II over several splits and seeds.",
+    "verdicts": "Each claim, what the paper printed, what we measured, and what that means.",
+    "costs": "Parameters, epochs, seconds and runs behind each row.",
+}
 FIGURES = {  # pictures of the main run → what they show
     "figure1": "Figure 1: the framework, as it ran",
     "figure2": "Figure 2: F1 per concept, by fusion model",
@@ -59,7 +64,8 @@ FOLDED = ["hide-input"]
 MANY = 9  # stages that run more often than this show their first run alone
 WIDE = 6  # columns of a table; wider ones are split where their headings say how, and scroll otherwise
 SAID = re.compile(r"\*\*The paper says\*\* *(\([^)]*\))?:? *")
-LINK = re.compile(r"(\]\()([^)#\s:]+)((?:#[^)\s]*)?\))")
+CODE = r"```.*?```|`[^`\n]*`"
+LINK = re.compile(rf"({CODE})|(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)#\s:]+)(#[^)\s]*)?\)", re.DOTALL)
 
 
 class Page(NamedTuple):
@@ -158,24 +164,26 @@ def split_wide(text: str) -> str:
     return re.sub(r"(?:^\|.*\n)+", parts, text, flags=re.MULTILINE)
 
 
+def lead_of(stage: str) -> str:
+    """What a stage, or a page that it makes, is about: in its notebook's words."""
+    path = ROOT / "nbs" / "stages" / f"{stage}.ipynb"
+    if stage in LEADS or not path.exists():
+        return LEADS.get(stage, "Of the last run.")
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"][:2]
+    return re.search(r"^> (.*)", "\n".join("".join(cell["source"]) for cell in cells), re.MULTILINE)[1]
+
+
 def result_page(path: Path) -> Page:
     """A page of results, with a heading, and the picture of its name where it doesn't show it."""
     text = split_wide(path.read_text(encoding="utf-8"))
-    if not text.startswith("# "):
-        text = f"# {title_of(path.stem)}\n\n{text}"
+    head, _, rest = text.partition("\n\n") if text.startswith("# ") else (f"# {title_of(path.stem)}", "", text)
+    text = text if re.search(r"^> ", rest, re.MULTILINE) else f"{head}\n\n> {lead_of(path.stem)}\n\n{rest}"
     if path.with_suffix(".png").exists() and f"{path.stem}.png" not in text:
         text += f"\n![{title_of(path.stem)}]({path.stem}.png)\n"
     return Page(path, text)
 
 
-def stage_lead(stage: str) -> str:
-    """What a stage is for, in its notebook's words."""
-    cells = json.loads((ROOT / "nbs" / "stages" / f"{stage}.ipynb").read_text(encoding="utf-8"))["cells"]
-    text = "\n".join("".join(cell["source"]) for cell in cells[:2])
-    return re.search(r"^> (.*)", text, re.MULTILINE)[1]
-
-
-def stages(file: str, verb: str, folder: str) -> tuple[dict[str, Page], str, list[str]]:
+def stages(file: str, verb: str) -> tuple[dict[str, Page], str, list[str]]:
     """Executed stages of a graph: their pages, a page that lists them all, and names for its table of contents."""
     pages, entries, names = {}, [], []
     for stage, spec in yaml.safe_load((ROOT / file).read_text(encoding="utf-8"))["stages"].items():
@@ -185,9 +193,9 @@ def stages(file: str, verb: str, folder: str) -> tuple[dict[str, Page], str, lis
         for variant, path in shown:
             made = chapter(path, title=title_of(stage, *variant))
             pages[f"reports/{path.name}"] = Page(ROOT / "nbs" / "stages" / path.name, made.content)
-            names.append(path.stem)
+            names.append(f"reports/{path.name}")
         links = [f"[{', '.join(v) or title_of(stage)}]({path.name})" for v, path in shown]
-        about = stage_lead(stage)
+        about = lead_of(stage)
         if not there:
             entries.append(f"{title_of(stage)}\n: {about} *Not in this book: `{verb}` has not run here.*\n")
         elif variants == [()]:
@@ -198,8 +206,10 @@ def stages(file: str, verb: str, folder: str) -> tuple[dict[str, Page], str, lis
     return pages, "\n".join(entries), names
 
 
-def contents(names: list[str], depth: int = 1) -> str:
-    return "\n".join(["", "```{toctree}", ":hidden:", f":maxdepth: {depth}", "", *names, "```", ""])
+def overview(title: str, about: str, body: str, names: list[str]) -> str:
+    """A page that leads to others: what it shows of them, and their order for the sidebar."""
+    tree = reference.tree([f"/{name.removesuffix('.md').removesuffix('.ipynb')}" for name in names])
+    return "\n".join([f"# {title}", "", f"> {about}", "", body, "", *tree])
 
 
 def first_words(page: Page) -> tuple[str, str]:
@@ -211,20 +221,16 @@ def first_words(page: Page) -> tuple[str, str]:
     return re.search(r"^# (.*)", text, re.MULTILINE)[1], lead[1] if lead else ""
 
 
-def listing(pages: dict[str, Page], names: list[str], folder: str) -> str:
+def listing(pages: dict[str, Page], names: list[str]) -> str:
     """Pages with their sentences."""
-    lines = []
-    for name in names:
-        title, lead = first_words(pages[name])
-        lines.append(f"[{title}]({os.path.relpath(name, folder)})\n: {lead or '—'}\n")
-    return "\n".join(lines)
+    words = {name: first_words(pages[name]) for name in names}
+    return "\n".join(f"[{title}](/{name})\n: {lead or '—'}\n" for name, (title, lead) in words.items())
 
 
 def readme_sections() -> dict[str, str]:
     """Heading in README → what stands under it; "" → what stands above the first."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("<!-- results")[0] + (
-        (ROOT / "README.md").read_text(encoding="utf-8").partition("<!-- end of results -->")[2]
-    )
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = text.partition("<!-- results")[0] + text.partition("<!-- end of results -->")[2]
     parts = re.split(r"^## (.*)\n", text, flags=re.MULTILINE)
     return {"": parts[0].split("\n", 1)[1]} | dict(zip(parts[1::2], parts[2::2], strict=True))
 
@@ -243,69 +249,59 @@ def collect() -> dict[str, Page]:
     sections = readme_sections()
     for heading, (name, _) in SECTIONS.items():
         pages[f"readme/{name}"] = Page(ROOT / "README.md", f"# {heading}\n\n{sections[heading]}")
-    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    pages["CHANGELOG.md"] = Page(ROOT / "CHANGELOG.md", changes)
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").removeprefix("# Changes\n")
+    pages["CHANGELOG.md"] = Page(ROOT / "CHANGELOG.md", f"# Changes\n\n> What moved between versions.\n{changes}")
     figures = "\n".join(f"## {words}\n\n![{words}]({name}.png)\n" for name, words in FIGURES.items())
     pages["results/figures.md"] = Page(ROOT / "results" / "x", f"# Figures\n\n> What the last run drew.\n\n{figures}")
+    add_runs(pages)
     add_parts(pages)
     pages["index.md"] = front(pages, sections[""])
     return pages
 
 
-def add_parts(pages: dict[str, Page]) -> None:
-    """A page for each part, which lists its chapters."""
-    main, main_list, main_names = stages("dvc.yaml", "make repro", "reports")
-    audit, audit_list, audit_names = stages("audit/dvc.yaml", "make audit", "reports")
-    pages |= main | audit
-    pages["reports/index.md"] = Page(
-        ROOT / "reports" / "x",
-        "# The run\n\n> One notebook per stage, as it was executed, in the order of `dvc.yaml`.\n\n"
-        + main_list
-        + contents(main_names),
-    )
-    pages["reports/audit.md"] = Page(
-        ROOT / "reports" / "x",
-        "# The audit's run\n\n> One notebook per stage of `make audit`, as it was executed.\n\n"
-        + audit_list
-        + contents(audit_names),
-    )
-    results = [name for name in pages if name.startswith("results/")]
-    of_run = [f"results/{name}.md" for name in ("table1", "table2", "figures")]
-    extra = {
-        "4_experiment": [*of_run, "reports/index.md"],
-        "5_doubt": [
-            *(["results/report.md"]),
-            *(n for n in results if n not in (*of_run, "results/report.md")),
-            "reports/audit.md",
-        ],
+def add_runs(pages: dict[str, Page]) -> None:
+    """Executed stages, and a page for each graph that lists them."""
+    graphs = {
+        "index": ("dvc.yaml", "make repro", "The run", "One notebook per stage, as it was executed, in order."),
+        "audit": ("audit/dvc.yaml", "make audit", "The audit's run", "The same for what `make audit` runs."),
     }
+    for name, (file, verb, title, about) in graphs.items():
+        made, listed, names = stages(file, verb)
+        pages |= made
+        pages[f"reports/{name}.md"] = Page(ROOT / "reports" / "x", overview(title, about, listed, names))
+
+
+def groups_of(part: str, chapters: list[str], pages: dict[str, Page]) -> dict[str, list[str]]:
+    """Heading → names of pages, for one part."""
+    readme = [f"readme/{name}" for name, place in SECTIONS.values() if place == part]
+    groups = {"": [*readme, *chapters] if part == "6_use" else [*chapters, *readme]}
+    of_run = [f"results/{name}.md" for name in ("table1", "table2", "figures")]
+    if part == "3_data":
+        groups["The simulated corpus"] = [name for name in pages if name.startswith(f"nbs/{part}/simulated/")]
+    if part == "4_experiment":
+        groups["What came out"] = [*of_run, "reports/index.md"]
+    if part == "5_doubt":
+        others = [name for name in pages if name.startswith("results/") and name not in of_run]
+        groups["What came out"] = [*sorted(others, key=lambda name: name != "results/report.md"), "reports/audit.md"]
+    return groups
+
+
+def add_parts(pages: dict[str, Page]) -> None:
+    """A page for each part, which lists its chapters; notebooks numbered 90 and up are the appendix."""
     appendix = []
     for part, (title, about) in PARTS.items():
-        folder = f"nbs/{part}"
-        chapters = [name for name in pages if re.fullmatch(rf"{folder}/[^/]+\.ipynb", name)]
-        late = [name for name in chapters if re.match(r"9\d_", Path(name).name)]
+        inside = [name for name in pages if re.fullmatch(rf"nbs/{part}/[^/]+\.ipynb", name)]
+        late = [name for name in inside if re.match(r"9\d_", Path(name).name)]
         appendix += late
-        chapters = [name for name in chapters if name not in late]
-        before = [f"readme/{name}" for name, place in SECTIONS.values() if place == part and part == "6_use"]
-        after = [f"readme/{name}" for name, place in SECTIONS.values() if place == part and part != "6_use"]
-        groups = {"": [*before, *chapters, *after]}
-        if part == "3_data":
-            groups["The simulated corpus"] = [name for name in pages if name.startswith(f"{folder}/simulated/")]
-        if part in extra:
-            groups["Results"] = extra[part]
-        text = f"# {title}\n\n> {about}\n\n"
-        for heading, names in groups.items():
-            text += (f"## {heading}\n\n" if heading else "") + listing(pages, names, folder) + "\n"
-        order = [name for names in groups.values() for name in names]
-        text += contents([f"/{name.rpartition('.')[0]}" for name in order])
-        pages[f"{folder}/index.md"] = Page(ROOT / folder / "x", text)
+        groups = groups_of(part, [name for name in inside if name not in late], pages)
+        parts = [
+            f"## {head}\n\n{listing(pages, names)}" if head else listing(pages, names) for head, names in groups.items()
+        ]
+        text = overview(title, about, "\n".join(parts), [name for names in groups.values() for name in names])
+        pages[f"nbs/{part}/index.md"] = Page(ROOT / "nbs" / part / "x", text)
     appendix.append("CHANGELOG.md")
-    pages["appendix.md"] = Page(
-        ROOT / "x",
-        "# Appendix\n\n> Validators, notations and formats; and what changed between versions.\n\n"
-        + listing(pages, appendix, ".")
-        + contents([f"/{name.rpartition('.')[0]}" for name in appendix]),
-    )
+    about = "Validators, notations and formats; and what changed between versions."
+    pages["appendix.md"] = Page(ROOT / "x", overview("Appendix", about, listing(pages, appendix), appendix))
 
 
 def front(pages: dict[str, Page], opening: str) -> Page:
@@ -313,43 +309,41 @@ def front(pages: dict[str, Page], opening: str) -> Page:
     parts = {f"nbs/{part}/index": words for part, words in PARTS.items()}
     parts |= {"appendix": first_words(pages["appendix.md"]), "docs/index": first_words(pages["docs/index.md"])}
     lines = [f"[{title}]({name}.md)\n: {about}\n" for name, (title, about) in parts.items()]
+    starts = {"One clip, from file to decision": "nbs/index.ipynb", "Run it": "readme/run.md"}
+    starts |= {"Does the claim hold?": "results/report.md"}
+    buttons = " ".join(f"[{words}]({name}){{.start}}" for words, name in starts.items())
+    figure = "![Figure 1: the framework, as it ran](results/figure1.png)"
+    tree = reference.tree(["Start <nbs/index>", "readme/run", *parts])
     return Page(
-        ROOT / "x",
-        "# mmdisaster\n\n"
-        + opening
-        + "\n[One clip, from file to decision](nbs/index.ipynb){.start} [Run it](readme/run.md){.start} "
-        + "[Does the claim hold?](results/report.md){.start}\n\n"
-        + "![Figure 1: the framework](results/figure1.png)\n\n## Parts\n\n"
-        + "\n".join(lines)
-        + contents(["Start <nbs/index>", "readme/run", *parts]),
+        ROOT / "x", "\n".join(["# mmdisaster", opening, buttons, "", figure, "", "## Parts", "", *lines, *tree])
     )
+
+
+def found_page(target: str, origin: Path, pages: dict[str, Page], files: set[Path]) -> str:
+    """What a link leads to, below the book's source: a page, or a file, which then travels with it; or empty."""
+    place = target[1:] if target.startswith("/") else os.path.relpath(origin.parent / target, ROOT)
+    place = {"docs/README.md": "docs/index.md", "README.md": "index.md", ".": "index.md"}.get(place, place)
+    place = re.sub(r"^nbs/stages/(?=.*\.ipynb$)", "reports/", place)
+    for option in (place, f"{place}/index.md"):
+        if option in pages:
+            return option
+    if (ROOT / place).is_file():
+        files.add(ROOT / place)
+        return place
+    return ""
 
 
 def fix_links(text: str, name: str, origin: Path, pages: dict[str, Page], files: set[Path]) -> str:
     """Links that lead to a page of the book, or to a file that travels with it; others become words."""
 
     def fixed(match: re.Match) -> str:
-        target = match[2]
-        if target.startswith("/"):
-            place = target[1:]
-        else:
-            place = os.path.relpath(os.path.normpath(origin.parent / target), ROOT)
-        place = {"docs/README.md": "docs/index.md", "README.md": "index.md", ".": "index.md"}.get(place, place)
-        place = re.sub(r"^nbs/stages/(?=.*\.ipynb$)", "reports/", place)
-        options = [place, f"{place}/index.md"]
-        found = next((option for option in options if option in pages), None)
-        if found is None and (ROOT / place).is_file():
-            files.add(ROOT / place)
-            found = place
-        if found is None:
-            return ""
-        return f"{match[1]}{os.path.relpath(found, Path(name).parent)}{match[3]}"
+        code, mark, words, target, place = match.groups("")
+        if code:
+            return code
+        found = found_page(target, origin, pages, files)
+        return f"{mark}[{words}]({os.path.relpath(found, Path(name).parent)}{place})" if found else words
 
-    def whole(match: re.Match) -> str:
-        made = LINK.sub(fixed, match[0])
-        return made if LINK.search(made) else match[1]
-
-    return re.sub(r"!?\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)#\s:]+)(?:#[^)\s]*)?\)", whole, text)
+    return LINK.sub(fixed, text)
 
 
 def write(path: Path, data: bytes) -> None:
