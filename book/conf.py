@@ -10,6 +10,7 @@ html_title = "mmdisaster"
 html_static_path = ["_static"]
 html_css_files = ["book.css"]
 html_copy_source = False
+html_use_index = False
 html_show_sourcelink = False
 html_show_search_summary = False  # a page opened from disk may not read another
 html_theme_options = {

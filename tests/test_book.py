@@ -99,23 +99,23 @@ def test_a_chapter_shows_what_the_paper_says_what_we_chose_and_where_the_library
     page = pages["nbs/2_method/16_elimination.html"]
     assert re.search(r'class="paper-says admonition".*?13: for r_k.*?22: return S', page, re.DOTALL)
     assert re.search(r'class="we-chose admonition".*?Our choice.*?We chose to build both', page, re.DOTALL)
-    assert page.count("<span>Imports</span>") == 0 and page.count('<p class="admonition-title">') > 4
-    assert len(re.findall(r"<details", page)) >= 1, "imports are folded"
-    there = re.search(r'href="([^"]+elimination\.html#[^"]+)"[^>]*><code[^>]*><span class="pre">walk<', page)[1]
-    assert there.startswith("../../docs/fusion/elimination.html#")
-    library = pages["docs/fusion/elimination.html"]
-    assert library.index(
-        "RecursiveElimination</a>" if "RecursiveElimination</a>" in library else ">RecursiveElimination"
-    ) < library.index("apply_stop(")
-    assert "nbs/2_method/16_elimination.html#" in library and "str | Scorer" in html.unescape(library)
+    assert "paper-says" in pages["nbs/2_method/14_ranking.html"]
+    assert page.count("<details") == 1 and "Imports" in page, "imports are folded, in one place"
+    there = re.search(r'href="([^"]+)"[^>]*>\s*<code[^>]*><span class="pre">walk<', page)[1]
+    assert there == "../../docs/fusion/elimination.html#api-fusion-elimination-walk"
+    library = html.unescape(pages["docs/fusion/elimination.html"])
+    assert library.index("<h2>RecursiveElimination<") < library.index("<h2>apply_stop<"), "entry points come first"
+    assert "nbs/2_method/16_elimination.html#def-fusion-elimination-walk" in library
+    assert "str | Scorer" in library and "assert apply_stop(scores" in re.sub(r"<[^>]+>", "", library)
 
 
 def test_executed_stages_have_titles_and_links_and_missing_ones_are_named(pages):
     page = pages["reports/baseline-visual.html"]
     assert "<h1>Baseline: visual" in page and "../nbs/4_experiment/03_baselines.html" in page
     assert "<h1>Table II" in pages["reports/table2.html"]
-    listed = words(pages["reports/index.html"])
-    assert "make repro  has not run here" in listed and "make audit" in words(pages["reports/audit.html"])
+    listed = words(pages["runs/main.html"])
+    assert "Fusion" in listed and "has not run here" in listed
+    assert "Comparison" in words(pages["runs/audit.html"])
 
 
 def test_wide_tables_are_split(pages):

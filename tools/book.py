@@ -64,6 +64,7 @@ FOLDED = ["hide-input"]
 MANY = 9  # stages that run more often than this show their first run alone
 WIDE = 6  # columns of a table; wider ones are split where their headings say how, and scroll otherwise
 SAID = re.compile(r"\*\*The paper says\*\* *(\([^)]*\))?:? *")
+FORMULA = re.compile(r"^(> \*\*The paper says\*\* *\([^)]*\):?)\n\n(\$\$[^$]+\$\$)(\n\n(?=> \"))?", re.MULTILINE)
 CODE = r"```.*?```|`[^`\n]*`"
 LINK = re.compile(rf"({CODE})|(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)#\s:]+)(#[^)\s]*)?\)", re.DOTALL)
 
@@ -82,7 +83,8 @@ def title_of(stage: str, *variant: str) -> str:
 
 
 def callouts(text: str) -> str:
-    """Quotations of the paper, and what we chose, as boxes that look different."""
+    """Quotations of the paper, with their formulas, and what we chose, as boxes that look different."""
+    text = FORMULA.sub(lambda m: f"{m[1]}\n>\n> {m[2]}" + ("\n>\n" if m[3] else ""), text)
     blocks = re.split(r"((?:^>.*\n?)+)", text, flags=re.MULTILINE)
     for i, block in enumerate(blocks):
         inner = re.sub(r"^> ?", "", block, flags=re.MULTILINE).strip("\n")
@@ -178,6 +180,8 @@ def result_page(path: Path) -> Page:
     text = split_wide(path.read_text(encoding="utf-8"))
     head, _, rest = text.partition("\n\n") if text.startswith("# ") else (f"# {title_of(path.stem)}", "", text)
     text = text if re.search(r"^> ", rest, re.MULTILINE) else f"{head}\n\n> {lead_of(path.stem)}\n\n{rest}"
+    if "\n## " not in text:
+        text = text.replace("\n### ", "\n## ")
     if path.with_suffix(".png").exists() and f"{path.stem}.png" not in text:
         text += f"\n![{title_of(path.stem)}]({path.stem}.png)\n"
     return Page(path, text)
@@ -262,13 +266,13 @@ def collect() -> dict[str, Page]:
 def add_runs(pages: dict[str, Page]) -> None:
     """Executed stages, and a page for each graph that lists them."""
     graphs = {
-        "index": ("dvc.yaml", "make repro", "The run", "One notebook per stage, as it was executed, in order."),
+        "main": ("dvc.yaml", "make repro", "The run", "One notebook per stage, as it was executed, in order."),
         "audit": ("audit/dvc.yaml", "make audit", "The audit's run", "The same for what `make audit` runs."),
     }
     for name, (file, verb, title, about) in graphs.items():
         made, listed, names = stages(file, verb)
         pages |= made
-        pages[f"reports/{name}.md"] = Page(ROOT / "reports" / "x", overview(title, about, listed, names))
+        pages[f"runs/{name}.md"] = Page(ROOT / "reports" / "x", overview(title, about, listed, names))
 
 
 def groups_of(part: str, chapters: list[str], pages: dict[str, Page]) -> dict[str, list[str]]:
@@ -279,10 +283,10 @@ def groups_of(part: str, chapters: list[str], pages: dict[str, Page]) -> dict[st
     if part == "3_data":
         groups["The simulated corpus"] = [name for name in pages if name.startswith(f"nbs/{part}/simulated/")]
     if part == "4_experiment":
-        groups["What came out"] = [*of_run, "reports/index.md"]
+        groups["What came out"] = [*of_run, "runs/main.md"]
     if part == "5_doubt":
         others = [name for name in pages if name.startswith("results/") and name not in of_run]
-        groups["What came out"] = [*sorted(others, key=lambda name: name != "results/report.md"), "reports/audit.md"]
+        groups["What came out"] = [*sorted(others, key=lambda name: name != "results/report.md"), "runs/audit.md"]
     return groups
 
 

@@ -147,7 +147,7 @@ def described(title: str, symbol: Any) -> list[str]:
 
 def label(kind: str, module: str, name: str) -> str:
     """Where a definition stands: kind "api" for its page here, "def" for its cell in a chapter."""
-    return f"{kind}-{module}.{name}".lower()
+    return f"{kind}-{module}.{'class-' if name[0].isupper() else ''}{name}".lower()
 
 
 def first_named(module: str, notebook: Path) -> list[tuple[str, Any]]:
