@@ -28,3 +28,13 @@ nb_code_prompt_show = "Imports"
 nb_code_prompt_hide = "Imports"
 myst_enable_extensions = ["amsmath", "attrs_block", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
+
+
+def collapse(app, name, template, context, doctree):
+    """Open the part that a page is in, and no other: the sidebar of each page would else hold all pages."""
+    whole = context["toctree"]
+    context["toctree"] = lambda **options: whole(**options | {"collapse": True})
+
+
+def setup(app):
+    app.connect("html-page-context", collapse, priority=100)  # before furo's own

@@ -115,7 +115,7 @@ def links_to_library(cell: reference.Cell, module: str, public: set[str]) -> str
     """Links from a definition to its page, and the place that the page links to."""
     names = [name for name in reference.defined(cell) if name in public]
     places = [(name, *(reference.label(kind, module, name) for kind in ("def", "api"))) for name in names]
-    return "\n\n".join(f"({here})=\n[`{name}`](#{there}){{.api}}" for name, here, there in places)
+    return "\n\n".join(f"({here})=\n{{.api}}\n[`{name}`](#{there})" for name, here, there in places)
 
 
 def chapter(path: Path, module: str = "", title: str = "") -> Page:

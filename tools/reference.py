@@ -10,6 +10,7 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,18 +82,27 @@ def example(cells: list[Cell], name: str) -> str:
     return ""
 
 
+@cache
+def definitions(module: str) -> dict[str, ast.FunctionDef | ast.ClassDef]:
+    """Functions, classes and methods of a module, as they are written: qualified name → definition."""
+    body = ast.parse(inspect.getsource(importlib.import_module(module))).body
+    found = {node.name: node for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    inner = [(kind, node) for kind in found.values() for node in kind.body if isinstance(node, ast.FunctionDef)]
+    return found | {f"{kind.name}.{node.name}": node for kind, node in inner}
+
+
 def written(symbol: Any) -> dict[str, str]:
     """Annotations as they stand in the source, which is shorter than what they mean: name → type; "return" too."""
     parts, found = [inspect.unwrap(symbol)], {}
     if inspect.isclass(symbol):
         parts = [base for base in reversed(symbol.__mro__) if base.__module__.startswith("mmdisaster")]
     for part in parts:
-        node = ast.parse(textwrap.dedent(inspect.getsource(part))).body[0]
+        known = definitions(part.__module__)
+        node = known[part.__qualname__]
         if isinstance(node, ast.ClassDef):
             lines = [line for line in node.body if isinstance(line, ast.AnnAssign)]
             found |= {ast.unparse(line.target): ast.unparse(line.annotation) for line in lines}
-            starts = [line for line in node.body if getattr(line, "name", "") == "__init__"]
-            node = starts[0] if starts else None
+            node = known.get(f"{part.__qualname__}.__init__")
         if isinstance(node, ast.FunctionDef):
             arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
             found |= {arg.arg: ast.unparse(arg.annotation) for arg in arguments if arg.annotation}
@@ -103,7 +113,7 @@ def written(symbol: Any) -> dict[str, str]:
 def shortened(default: str) -> str:
     """A default for a signature."""
     plain = default.strip("`").replace("\\|", "|")
-    return plain if len(plain) <= 24 else "…"
+    return plain if len(plain) <= 24 else "..."
 
 
 def signature(title: str, rows: list[docs.Row]) -> list[str]:
@@ -120,7 +130,8 @@ def listed(rows: list[docs.Row], types: dict[str, str], sources: list[str] | Non
     for i, row in enumerate(rows):
         kind = types.get(row.name.strip("`")) or row.type.replace("\\|", "|")
         after = f" {kind}" if "`" in kind else f" `{kind}`{{.type}}" if kind else ""
-        default = f" = {row.default}".replace("\\|", "|") if row.default else ""
+        plain = row.default.strip("`").replace("\\|", "|")
+        default = f" `= {plain}`{{.type}}" if plain else ""
         meaning = (row.meaning or "—").replace("\\|", "|")
         if sources is not None and sources[i]:
             meaning += f" *({sources[i]})*".replace("\\|", "|")
@@ -167,7 +178,7 @@ def page(module: str, notebook: Path, up: str) -> str:
     lines = [f"# {module}", "", f"> {docs.escaped(about)}", ""]
     lines += ["{.where}", f"Module `mmdisaster.{module}` · [its chapter]({chapter})", ""]
     for title, symbol in first_named(module, notebook):
-        way = [f"[source](#{label('def', module, title)}){{.api}}", ""] if title in places else []
+        way = ["{.api}", f"[source](#{label('def', module, title)})", ""] if title in places else []
         lines += [f"({label('api', module, title)})=", f"## {title}", "", *way, *described(title, symbol)]
         for name, method in docs.methods(symbol) if inspect.isclass(symbol) else ():
             if method.__doc__:
