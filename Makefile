@@ -1,11 +1,11 @@
 # make repro [MANIFEST=your/manifest.csv [SPLIT=folds.csv]] · make audit [MANIFEST=…] · make check · make test · make test-range
-# make lab · make distillation · make costs · make paper
-# for authors of notebooks: make lessons · make docs · make stages · make readme · make kill · make fuzz
+# make book · make book-open · make lab · make distillation · make costs · make paper
+# for authors of notebooks: make lessons · make docs · make stages · make readme · make kill · make fuzz · make book-shots
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONUTF8 := 1
 
-.PHONY: repro audit check check-code check-tests test test-range lab paper distillation costs lessons docs stages readme kill fuzz scm
+.PHONY: repro audit check check-code check-tests test test-range book book-open book-shots lab paper distillation costs lessons docs stages readme kill fuzz scm
 repro: .venv/installed scm
 	$(if $(MANIFEST),python tools/bring.py "$$MANIFEST" $(if $(SPLIT),"$$SPLIT"))
 	python tools/repro.py
@@ -32,7 +32,7 @@ check-code:
 check-tests:
 	pytest -m "not slow"
 
-test: .venv/installed
+test: .venv/installed .venv/book
 	ruff check .
 	mypy
 	OMP_NUM_THREADS=1 pytest -n logical --maxprocesses=4 --dist loadfile --no-loadscope-reorder
@@ -49,6 +49,17 @@ SEED ?= 2019
 KINDS ?= $(shell cd tools && ls fuzz_*.py | sed 's/fuzz_//;s/.py//' | paste -sd, -)
 fuzz: .venv/installed
 	OMP_NUM_THREADS=1 TQDM_DISABLE=1 python tools/fuzz.py --fraction $(FUZZ) --seed $(SEED) --kinds $(KINDS)
+
+# chapters, the experiment as it ran last, results and the library as a website that needs no network: build/book/index.html
+book: .venv/book
+	python tools/book.py
+
+book-open: .venv/book
+	python tools/book.py --open
+
+# opens it in a browser, takes pictures and lists what is wrong: make book-shots CHROMIUM=path/to/chromium
+book-shots: book
+	python tools/shots.py $(CHROMIUM)
 
 lab: .venv/installed
 	jupyter lab --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
@@ -114,4 +125,8 @@ PINNED = .venv/bin/pip install --disable-pip-version-check --require-hashes --no
 	  $(PINNED) -r requirements-torch.txt; }
 	.venv/bin/pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	python tools/plots.py
+	touch $@
+
+.venv/book: .venv/installed requirements-book.txt
+	$(PINNED) --quiet -r requirements-book.txt
 	touch $@

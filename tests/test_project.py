@@ -359,7 +359,7 @@ def test_no_text_depends_on_the_locale(path):
 def test_pins_have_hashes_and_name_no_index():
     """Every file of every pin, as `pip install --require-hashes` wants them."""
     names = []
-    for file in ["requirements.txt", "requirements-torch.txt"]:
+    for file in ["requirements.txt", "requirements-torch.txt", "requirements-book.txt"]:
         text = (ROOT / file).read_text(encoding="utf-8")
         lines = "\n".join(line for line in text.splitlines() if not line.startswith("#")).replace("\\\n", " ")
         for line in lines.splitlines():

@@ -27,6 +27,7 @@ from mmdisaster.static.inception import torchvision_models  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 SLOW = {  # more than seven seconds of a processor
+    "index",
     "2_method/01_inception",
     "2_method/02_soundnet",
     "2_method/08_extractors",
