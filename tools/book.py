@@ -22,6 +22,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORTS = ROOT / "reports"  # what `make repro` leaves
+AUDITED = ROOT / "audit" / "reports"  # and `make audit`
 PARTS = {  # folder → title, and what the part is about
     "1_paper": ("The paper", "What the paper prints, as data, and what it leaves open."),
     "2_method": (
@@ -43,9 +44,7 @@ PARTS = {  # folder → title, and what the part is about
 SECTIONS = {  # heading in README → page, part it opens
     "Run it": ("run.md", ""),
     "Use it": ("use.md", "6_use"),
-    "Bring your own videos": ("videos.md", "6_use"),
-    "Bring your own modalities": ("modalities.md", "6_use"),
-    "Authors of notebooks": ("authors.md", "7_ground"),
+    "Cite it": ("cite.md", ""),
 }
 NAMES = {"table1": "Table I", "table2": "Table II", "figure1": "Figure 1", "figure2": "Figure 2"}
 NAMES |= {"table2_seeds": "Table II over seeds", "tuning_table": "Tuning, in a table"}
@@ -192,11 +191,12 @@ def stages(file: str, verb: str) -> tuple[dict[str, Page], str, list[str]]:
     pages, entries, names = {}, [], []
     for stage, spec in yaml.safe_load((ROOT / file).read_text(encoding="utf-8"))["stages"].items():
         variants = list(itertools.product(*(map(str, found) for found in spec.get("matrix", {}).values())))
-        there = [(v, path) for v in variants if (path := REPORTS / f"{'-'.join([stage, *v])}.ipynb").exists()]
+        reports = REPORTS if file == "dvc.yaml" else AUDITED
+        there = [(v, path) for v in variants if (path := reports / f"{'-'.join([stage, *v])}.ipynb").exists()]
         shown = there if len(there) <= MANY else there[:1]
         for variant, path in shown:
             made = chapter(path, title=title_of(stage, *variant))
-            pages[f"reports/{path.name}"] = Page(ROOT / "nbs" / "stages" / path.name, made.content)
+            pages[f"reports/{path.name}"] = Page((ROOT / file).parent / "reports" / path.name, made.content)
             names.append(f"reports/{path.name}")
         links = [f"[{', '.join(v) or title_of(stage)}]({path.name})" for v, path in shown]
         about = lead_of(stage)
@@ -253,13 +253,16 @@ def collect() -> dict[str, Page]:
     sections = readme_sections()
     for heading, (name, _) in SECTIONS.items():
         pages[f"readme/{name}"] = Page(ROOT / "README.md", f"# {heading}\n\n{sections[heading]}")
+    about = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").removeprefix("# Contributing\n")
+    lead = "Where a new modality, metric, row or stage goes."
+    pages["CONTRIBUTING.md"] = Page(ROOT / "CONTRIBUTING.md", f"# Contributing\n\n> {lead}\n{about}")
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").removeprefix("# Changes\n")
     pages["CHANGELOG.md"] = Page(ROOT / "CHANGELOG.md", f"# Changes\n\n> What moved between versions.\n{changes}")
     figures = "\n".join(f"## {words}\n\n![{words}]({name}.png)\n" for name, words in FIGURES.items())
     pages["results/figures.md"] = Page(ROOT / "results" / "x", f"# Figures\n\n> What the last run drew.\n\n{figures}")
     add_runs(pages)
     add_parts(pages)
-    pages["index.md"] = front(pages, sections[""])
+    pages["index.md"] = front(pages, sections[""].replace("(#does-the-claim-hold)", "(results/verdicts.md)"))
     return pages
 
 
@@ -303,7 +306,7 @@ def add_parts(pages: dict[str, Page]) -> None:
         ]
         text = overview(title, about, "\n".join(parts), [name for names in groups.values() for name in names])
         pages[f"nbs/{part}/index.md"] = Page(ROOT / "nbs" / part / "x", text)
-    appendix.append("CHANGELOG.md")
+    appendix += ["CONTRIBUTING.md", "CHANGELOG.md", "readme/cite.md"]
     about = "Validators, notations and formats; and what changed between versions."
     pages["appendix.md"] = Page(ROOT / "x", overview("Appendix", about, listing(pages, appendix), appendix))
 
@@ -316,10 +319,9 @@ def front(pages: dict[str, Page], opening: str) -> Page:
     starts = {"One clip, from file to decision": "nbs/index.ipynb", "Run it": "readme/run.md"}
     starts |= {"Does the claim hold?": "results/report.md"}
     buttons = " ".join(f"[{words}]({name}){{.start}}" for words, name in starts.items())
-    figure = "![Figure 1: the framework, as it ran](results/figure1.png)"
     tree = reference.tree(["Start <nbs/index>", "readme/run", *parts])
     return Page(
-        ROOT / "x", "\n".join(["# mmdisaster", opening, buttons, "", figure, "", "## Parts", "", *lines, *tree])
+        ROOT / "x", "\n".join(["# mmdisaster", opening, buttons, "", "## Parts", "", *lines, *tree])
     )
 
 
