@@ -21,7 +21,6 @@ from sklearn.utils.estimator_checks import check_estimator, parametrize_with_che
 from mmdisaster.data.sequences import Sequences, concatenate
 from mmdisaster.fusion.algorithm1 import Algorithm1
 from mmdisaster.fusion.elimination import RecursiveElimination, hold_out
-from mmdisaster.fusion.pairs import InteriorPointSVC
 from mmdisaster.fusion.powerset import LabelPowerset, WeightedPowersetSVC
 from mmdisaster.fusion.ranking import GiniRanking
 from mmdisaster.study.benchmarks import MLkNN
@@ -41,7 +40,6 @@ CHECKED = [
     WeightedPowersetSVC(multiclass="one-vs-rest"),
     WeightedPowersetSVC(multiclass="crammer-singer"),
     WeightedPowersetSVC(solver="interior-point"),
-    InteriorPointSVC(n_jobs=1),
     RecursiveElimination(ranking=GiniRanking(n_trees=5)),
     RecursiveElimination(LogisticRegression(), ranking=GiniRanking(n_trees=5), stop="full"),
     Algorithm1(n_trees=5),

@@ -229,7 +229,7 @@ class InteriorPointSVC(ClassifierMixin, BaseEstimator):
         X, y, cost = X[cost > 0], y[cost > 0], cost[cost > 0]
         self.classes_, numbers = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"y must have clips of two classes or more, had class {self.classes_.tolist()}")
+            raise ValueError(f"y must have clips of more than one class, had {self.classes_.tolist()}")
         members = np.split(np.argsort(numbers, kind="stable"), np.cumsum(np.bincount(numbers))[:-1])
         with threadpool_limits(1, user_api="blas"), Parallel(self.n_jobs, prefer="threads") as parallel:
             found = parallel(delayed(self._pair)(X, cost, *pair) for pair in combinations(members, 2))
