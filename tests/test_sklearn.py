@@ -39,6 +39,7 @@ CHECKED = [
     WeightedPowersetSVC(kernel="rbf", weights="labelset", normalise="mean", scores="hard"),
     WeightedPowersetSVC(multiclass="one-vs-rest"),
     WeightedPowersetSVC(multiclass="crammer-singer"),
+    WeightedPowersetSVC(solver="interior-point"),
     RecursiveElimination(ranking=GiniRanking(n_trees=5)),
     RecursiveElimination(LogisticRegression(), ranking=GiniRanking(n_trees=5), stop="full"),
     Algorithm1(n_trees=5),

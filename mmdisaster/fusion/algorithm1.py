@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..core import derive_seed
 from ..data.labels import LabelCoding
 from .elimination import Data, RecursiveElimination, training_and_validation
+from .pairs import choose_solver
 from .powerset import WeightedPowersetSVC
 from .ranking import Ranking, gini_ranking, permutation_ranking
 from ..paper.tables import ORDER
@@ -57,11 +58,14 @@ def make_machine(
     settings: Fusion = _DEFAULT,  # `machine`, and its parameters
 ) -> BaseEstimator:  # unfitted
     "The weighted support vector machine (lines 8 to 12 and 15), or one machine per concept."
+    choose_solver(settings.solver, settings.kernel, settings.multiclass, 0)  # refuses what doesn't go together
+    if settings.machine == "one-vs-rest" and settings.solver == "interior-point":
+        raise ValueError("machine must be 'powerset' for solver 'interior-point', was 'one-vs-rest'")
     if settings.machine == "one-vs-rest":
         balance = "balanced" if settings.weights in ("concept", "labelset") else None
         svc = SVC(C=settings.C, kernel=settings.kernel, shrinking=settings.shrinking, class_weight=balance)
         return OneVsRestClassifier(svc)
-    names = ["C", "kernel", "shrinking", "weights", "normalise", "scores", "multiclass"]
+    names = ["C", "kernel", "shrinking", "weights", "normalise", "scores", "multiclass", "solver"]
     return WeightedPowersetSVC(**{name: getattr(settings, name) for name in names}, random_state=settings.seed)
 
 # %% ../../nbs/2_method/17_algorithm1.ipynb #c005
@@ -137,6 +141,7 @@ class Algorithm1(ClassifierMixin, BaseEstimator):
         normalise: str = _DEFAULT.normalise,  # scale of the weights: "none", "paper" or "mean"
         scores: str = _DEFAULT.scores,  # what `decision_function` returns: "softmax" or "hard", decisions
         multiclass: str = _DEFAULT.multiclass,  # of labelsets: "one-vs-one", "one-vs-rest" or "crammer-singer"
+        solver: str = _DEFAULT.solver,  # of the machine: "libsvm", "interior-point" for many clips, or "auto"
         scale: str = _DEFAULT.scale,  # of each feature, by training clips: "standard", "minmax" or "none"
         constant: str = _DEFAULT.constant,  # features that never change in training: "drop" or "keep"
         stop: str = _DEFAULT.stop,  # when elimination ends: "text", "below", "algorithm", "full" or "none"
@@ -158,6 +163,7 @@ class Algorithm1(ClassifierMixin, BaseEstimator):
         self.normalise = normalise
         self.scores = scores
         self.multiclass = multiclass
+        self.solver = solver
         self.scale = scale
         self.constant = constant
         self.stop = stop
@@ -190,6 +196,7 @@ class Algorithm1(ClassifierMixin, BaseEstimator):
         "Learn the scale of features, rank them, eliminate, and fit the machine."
         values = {name: getattr(self, name) for name in Fusion.model_fields if name != "order"}
         settings = check_section(Fusion, values, type(self).__name__)
+        make_machine(settings)
         (X, Y, X_val, Y_val), self.held_out_ = training_and_validation(self, X, Y, validation, random_state=self.seed)
         if settings.machine == "one-vs-rest":
             _check_both(Y)

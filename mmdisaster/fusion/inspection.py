@@ -6,13 +6,14 @@
 __all__ = ['THROUGH', 'machine_facts', 'algorithm_facts', 'inert_reason', 'equal_cost']
 
 # %% ../../nbs/2_method/19_inspection.ipynb #ins-003
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from sklearn.svm import SVC
 
 from .algorithm1 import Algorithm1
+from .pairs import InteriorPointSVC, pair_margins
 from .powerset import LabelPowerset, WeightedPowersetSVC, labelset_weights
 from ..settings.sections import Fusion
 
@@ -37,14 +38,19 @@ def _duals(
 
 # %% ../../nbs/2_method/19_inspection.ipynb #ins-015
 def _pair_errors(
-    pairs: np.ndarray,  # margin of class i over j, in the order of `np.triu_indices(k, 1)`, (n, k(k-1)/2)
+    margins: Iterable[np.ndarray],  # of class i over j, in the order of `np.triu_indices(k, 1)`, batches (rows, pairs)
     classes: np.ndarray,  # of each clip, (n,)
 ) -> tuple[int, int]:  # wrong decisions, and all, of the pairs in which a clip's own class stands
     "Errors of the two-class machines on clips of their two classes."
     first, second = np.triu_indices(classes.max() + 1, 1)
-    own, other = classes[:, None] == first, classes[:, None] == second
-    wrong = (own & (pairs < 0)) | (other & (pairs >= 0))
-    return int(wrong.sum()), int((own | other).sum())
+    done, wrong, decided = 0, 0, 0
+    for pairs in margins:
+        batch = classes[done : done + len(pairs), None]
+        own, other = batch == first, batch == second
+        wrong += int((own & (pairs < 0)).sum() + (other & (pairs >= 0)).sum())
+        decided += int(own.sum() + other.sum())
+        done += len(pairs)
+    return wrong, decided
 
 # %% ../../nbs/2_method/19_inspection.ipynb #ins-018
 def machine_facts(
@@ -56,8 +62,8 @@ def machine_facts(
     classes = machine.powerset_.transform(machine.coding_.encode(Y))
     found = [*_duals(machine, classes)]
     alpha, ceilings = (np.concatenate(part) for part in zip(*found)) if found else (np.zeros(0), np.zeros(0))
-    pairs = machine.svc_.decision_function(X) if isinstance(machine.svc_, SVC) and machine.weights_.size > 2 else None
-    wrong, decided = _pair_errors(pairs, classes) if pairs is not None else (None, None)
+    pairwise = isinstance(machine.svc_, (SVC, InteriorPointSVC)) and machine.weights_.size > 2
+    wrong, decided = _pair_errors(pair_margins(machine.svc_, X), classes) if pairwise else (None, None)
     return {
         "labelsets": len(machine.weights_),
         "mean_cost": float(machine.C * machine.weights_[classes].mean()),

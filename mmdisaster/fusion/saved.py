@@ -22,6 +22,7 @@ from ..core import atomic_path
 from ..data.labels import LabelCoding
 from .algorithm1 import Algorithm1
 from .elimination import RecursiveElimination
+from .pairs import InteriorPointSVC
 from .powerset import LabelPowerset, WeightedPowersetSVC
 
 # %% ../../nbs/2_method/18_saved.ipynb #v-012
@@ -109,11 +110,12 @@ def _check_svc(
 
 # %% ../../nbs/2_method/18_saved.ipynb #gr-001
 def _check_linear(
-    svc: LinearSVC,  # as it was read
+    svc: LinearSVC | InteriorPointSVC,  # as it was read
     width: int,  # features it must take
 ) -> None:
-    "Raise `ValueError` where the arrays of a machine over all labelsets don't fit each other."
-    rows = len(svc.classes_) if len(svc.classes_) > 2 else 1
+    "Raise `ValueError` where the arrays of a machine of hyperplanes don't fit each other."
+    k = len(svc.classes_)
+    rows = k * (k - 1) // 2 if type(svc) is InteriorPointSVC else k if k > 2 else 1
     for name, array, shape in [("coef_", svc.coef_, (rows, width)), ("intercept_", svc.intercept_, (rows,))]:
         if np.shape(array) != shape or not np.isfinite(array).all():
             needed = f"must be finite, of shape {shape}, had shape {np.shape(array)}"
@@ -140,7 +142,7 @@ def _check_machine(
     for svc in inside if isinstance(inside, list) else [inside]:
         if type(svc) is SVC:
             _check_svc(svc, width)
-        elif type(svc) is LinearSVC and powerset:
+        elif type(svc) in (LinearSVC, InteriorPointSVC) and powerset:
             _check_linear(svc, width)
         elif not (svc is None and powerset):  # None: there was a single labelset to learn
             raise ValueError(f"machine must consist of support vector machines, has a {type(svc).__name__}")
@@ -175,7 +177,7 @@ def check_algorithm1(
 # %% ../../nbs/2_method/18_saved.ipynb #v-025
 OWN_TYPES = tuple(
     f"{kind.__module__}.{kind.__qualname__}"
-    for kind in (Algorithm1, RecursiveElimination, WeightedPowersetSVC, LabelPowerset, LabelCoding)
+    for kind in (Algorithm1, RecursiveElimination, WeightedPowersetSVC, InteriorPointSVC, LabelPowerset, LabelCoding)
 )
 
 

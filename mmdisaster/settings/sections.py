@@ -314,6 +314,9 @@ class Fusion(Section):
     multiclass: Literal["one-vs-one", "one-vs-rest", "crammer-singer"] = knob(
         "one-vs-one", "how a two-class machine separates labelsets", "our choice: see the register"
     )
+    solver: Literal["libsvm", "interior-point", "auto"] = knob(
+        "libsvm", "finds the machine; interior-point: for many clips, linear; auto: that above 10,000 clips", "our choice: the paper's size is libsvm's"
+    )
     scale: Scale = knob("standard", "of each feature, by training clips: to mean 0 and deviation 1, to 0 … 1, or as it is",
                         "our choice: see the register")  # fmt: skip
     constant: Literal["drop", "keep"] = knob("drop", "features that are the same for all training clips, before ranking",
