@@ -26,7 +26,7 @@ def built(tmp_path_factory):
         (folder / "reports").mkdir(exist_ok=True)
         shutil.copy(ROOT / "nbs" / "stages" / f"{stage}.ipynb", folder / "reports" / f"{run}.ipynb")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(book, "REPORTS", folder / "reports")
+        patch.setattr(book, "REPORTS", {"dvc.yaml": folder / "reports", "audit/dvc.yaml": folder / "none"})
         assert book.build(folder) == 0
     return folder / "book"
 
