@@ -3,11 +3,12 @@
 import html
 import json
 import re
-import shutil
 from collections import Counter
 from pathlib import Path
 
+import nbformat
 import pytest
+import stage as launcher
 from conftest import ROOT
 
 pytest.importorskip("sphinx", reason="requirements-book.txt isn't installed; `make test` and `make book` install it")
@@ -25,7 +26,8 @@ def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("book")
     for stage, run in EXECUTED.items():
         (folder / "reports").mkdir(exist_ok=True)
-        shutil.copy(ROOT / "nbs" / "stages" / f"{stage}.ipynb", folder / "reports" / f"{run}.ipynb")
+        report = launcher.normalise(nbformat.read(ROOT / "nbs" / "stages" / f"{stage}.ipynb", as_version=4))
+        nbformat.write(report, folder / "reports" / f"{run}.ipynb")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(book, "REPORTS", {"dvc.yaml": folder / "reports", "audit/dvc.yaml": folder / "none"})
         assert book.build(folder) == 0

@@ -202,8 +202,10 @@ def stages(file: str, verb: str) -> tuple[dict[str, Page], str, list[str]]:
         there = [(v, path) for v in variants if (path := REPORTS[file] / f"{'-'.join([stage, *v])}.ipynb").exists()]
         shown = there if len(there) <= MANY else there[:1]
         for variant, path in shown:
-            made = chapter(path, title=title_of(stage, *variant))
-            pages[f"reports/{path.name}"] = Page(ROOT / "nbs" / "stages" / path.name, made.content)
+            pages[f"reports/{path.name}"] = made = chapter(path, title=title_of(stage, *variant))
+            for cell in made.content["cells"]:  # the launcher's links start from where the report lies
+                if cell["cell_type"] == "markdown":
+                    cell["source"] = re.sub(r"\]\((?:\.\./)+(?:nbs/)?", "](/nbs/", cell["source"])
             names.append(f"reports/{path.name}")
         links = [f"[{', '.join(v) or title_of(stage)}]({path.name})" for v, path in shown]
         about = lead_of(stage)
@@ -344,7 +346,7 @@ def front(pages: dict[str, Page], opening: str) -> Page:
 
 def found_page(target: str, origin: Path, pages: dict[str, Page], files: set[Path]) -> str:
     """What a link leads to, below the book's source: a page, or a file, which then travels with it; or empty."""
-    place = target[1:] if target.startswith("/") else os.path.relpath(origin.parent / target, ROOT)
+    place = os.path.relpath(ROOT / target[1:] if target.startswith("/") else origin.parent / target, ROOT)
     place = {"docs/README.md": "docs/index.md", "README.md": "index.md", ".": "index.md"}.get(place, place)
     place = re.sub(r"^nbs/stages/(?=.*\.ipynb$)", "reports/", place)
     for option in (place, f"{place}/index.md"):
