@@ -108,6 +108,7 @@ RUNS = {
 
 SLOW = {  # files that take twenty seconds or more, and single tests; `make check` leaves them out
     "test_lessons",
+    "test_book",
     "test_readme",
     "test_cli",
     "test_models",

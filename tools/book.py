@@ -21,8 +21,7 @@ import reference
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-REPORTS = ROOT / "reports"  # what `make repro` leaves
-AUDITED = ROOT / "audit" / "reports"  # and `make audit`
+REPORTS = {"dvc.yaml": ROOT / "reports", "audit/dvc.yaml": ROOT / "audit" / "reports"}  # graph → executed stages
 PARTS = {  # folder → title, and what the part is about
     "1_paper": ("The paper", "What the paper prints, as data, and what it leaves open."),
     "2_method": (
@@ -41,10 +40,10 @@ PARTS = {  # folder → title, and what the part is about
     "6_use": ("Use it", "Your own clips: weights, training, models that travel, the commands."),
     "7_ground": ("Ground", "Files and seeds, every setting with its range, devices."),
 }
-SECTIONS = {  # heading in README → page, part it opens
-    "Run it": ("run.md", ""),
-    "Use it": ("use.md", "6_use"),
-    "Cite it": ("cite.md", ""),
+SECTIONS = {  # heading in README → page, and what it is about
+    "Run it": ("readme/run.md", "What each command does, and how long it takes."),
+    "Use it": ("readme/use.md", "From an installation to a prediction on a clip of your own."),
+    "Cite it": ("readme/cite.md", "This software, and the paper."),
 }
 NAMES = {"table1": "Table I", "table2": "Table II", "figure1": "Figure 1", "figure2": "Figure 2"}
 NAMES |= {"table2_seeds": "Table II over seeds", "tuning_table": "Tuning, in a table"}
@@ -52,6 +51,10 @@ LEADS = {  # pages that no stage is named after
     "table2_seeds": "Table II over several splits and seeds.",
     "verdicts": "Each claim, what the paper printed, what we measured, and what that means.",
     "costs": "Parameters, epochs, seconds and runs behind each row.",
+}
+TEXTS = {
+    "CONTRIBUTING.md": "Where a new modality, extractor, metric, row or stage goes.",
+    "CHANGELOG.md": "What moved between versions.",
 }
 FIGURES = {  # pictures of the main run → what they show
     "figure1": "Figure 1: the framework, as it ran",
@@ -174,11 +177,16 @@ def lead_of(stage: str) -> str:
     return re.search(r"^> (.*)", "\n".join("".join(cell["source"]) for cell in cells), re.MULTILINE)[1]
 
 
+def with_lead(text: str, title: str, lead: str) -> str:
+    """Markdown with a heading and a sentence under it, where it has none."""
+    head, _, rest = text.partition("\n\n") if text.startswith("# ") else (f"# {title}", "", text)
+    return text if re.search(r"^> ", rest, re.MULTILINE) else f"{head}\n\n> {lead}\n\n{rest}"
+
+
 def result_page(path: Path) -> Page:
     """A page of results, with a heading, and the picture of its name where it doesn't show it."""
     text = split_wide(path.read_text(encoding="utf-8"))
-    head, _, rest = text.partition("\n\n") if text.startswith("# ") else (f"# {title_of(path.stem)}", "", text)
-    text = text if re.search(r"^> ", rest, re.MULTILINE) else f"{head}\n\n> {lead_of(path.stem)}\n\n{rest}"
+    text = with_lead(text, title_of(path.stem), lead_of(path.stem))
     if "\n## " not in text:
         text = text.replace("\n### ", "\n## ")
     if path.with_suffix(".png").exists() and f"{path.stem}.png" not in text:
@@ -191,12 +199,13 @@ def stages(file: str, verb: str) -> tuple[dict[str, Page], str, list[str]]:
     pages, entries, names = {}, [], []
     for stage, spec in yaml.safe_load((ROOT / file).read_text(encoding="utf-8"))["stages"].items():
         variants = list(itertools.product(*(map(str, found) for found in spec.get("matrix", {}).values())))
-        reports = REPORTS if file == "dvc.yaml" else AUDITED
-        there = [(v, path) for v in variants if (path := reports / f"{'-'.join([stage, *v])}.ipynb").exists()]
+        there = [(v, path) for v in variants if (path := REPORTS[file] / f"{'-'.join([stage, *v])}.ipynb").exists()]
         shown = there if len(there) <= MANY else there[:1]
         for variant, path in shown:
-            made = chapter(path, title=title_of(stage, *variant))
-            pages[f"reports/{path.name}"] = Page((ROOT / file).parent / "reports" / path.name, made.content)
+            pages[f"reports/{path.name}"] = made = chapter(path, title=title_of(stage, *variant))
+            for cell in made.content["cells"]:  # the launcher's links start from where the report lies
+                if cell["cell_type"] == "markdown":
+                    cell["source"] = re.sub(r"\]\((?:\.\./)+(?:nbs/)?", "](/nbs/", cell["source"])
             names.append(f"reports/{path.name}")
         links = [f"[{', '.join(v) or title_of(stage)}]({path.name})" for v, path in shown]
         about = lead_of(stage)
@@ -251,18 +260,16 @@ def collect() -> dict[str, Page]:
     for name, text in reference.pages():
         pages[f"docs/{name}"] = Page(ROOT / "docs" / name, text)
     sections = readme_sections()
-    for heading, (name, _) in SECTIONS.items():
-        pages[f"readme/{name}"] = Page(ROOT / "README.md", f"# {heading}\n\n{sections[heading]}")
-    about = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").removeprefix("# Contributing\n")
-    lead = "Where a new modality, metric, row or stage goes."
-    pages["CONTRIBUTING.md"] = Page(ROOT / "CONTRIBUTING.md", f"# Contributing\n\n> {lead}\n{about}")
-    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").removeprefix("# Changes\n")
-    pages["CHANGELOG.md"] = Page(ROOT / "CHANGELOG.md", f"# Changes\n\n> What moved between versions.\n{changes}")
+    for heading, (name, lead) in SECTIONS.items():
+        pages[name] = Page(ROOT / "README.md", with_lead(sections[heading].lstrip(), heading, lead))
+    for name, lead in TEXTS.items():
+        text = (ROOT / name).read_text(encoding="utf-8")
+        pages[name] = Page(ROOT / name, with_lead(text, name, lead))
     figures = "\n".join(f"## {words}\n\n![{words}]({name}.png)\n" for name, words in FIGURES.items())
     pages["results/figures.md"] = Page(ROOT / "results" / "x", f"# Figures\n\n> What the last run drew.\n\n{figures}")
     add_runs(pages)
     add_parts(pages)
-    pages["index.md"] = front(pages, sections[""].replace("(#does-the-claim-hold)", "(results/verdicts.md)"))
+    pages["index.md"] = front(pages, sections[""])
     return pages
 
 
@@ -280,8 +287,7 @@ def add_runs(pages: dict[str, Page]) -> None:
 
 def groups_of(part: str, chapters: list[str], pages: dict[str, Page]) -> dict[str, list[str]]:
     """Heading → names of pages, for one part."""
-    readme = [f"readme/{name}" for name, place in SECTIONS.values() if place == part]
-    groups = {"": [*readme, *chapters] if part == "6_use" else [*chapters, *readme]}
+    groups = {"": ["readme/use.md", *chapters] if part == "6_use" else chapters}
     of_run = [f"results/{name}.md" for name in ("table1", "table2", "figures")]
     if part == "3_data":
         groups["The simulated corpus"] = [name for name in pages if name.startswith(f"nbs/{part}/simulated/")]
@@ -306,13 +312,13 @@ def add_parts(pages: dict[str, Page]) -> None:
         ]
         text = overview(title, about, "\n".join(parts), [name for names in groups.values() for name in names])
         pages[f"nbs/{part}/index.md"] = Page(ROOT / "nbs" / part / "x", text)
-    appendix += ["CONTRIBUTING.md", "CHANGELOG.md", "readme/cite.md"]
+    appendix += [*TEXTS, "readme/cite.md"]
     about = "Validators, notations and formats; and what changed between versions."
     pages["appendix.md"] = Page(ROOT / "x", overview("Appendix", about, listing(pages, appendix), appendix))
 
 
 def front(pages: dict[str, Page], opening: str) -> Page:
-    """The first page: what this is, Figure 1, the parts."""
+    """The first page: what this is, the parts, the verdict."""
     parts = {f"nbs/{part}/index": words for part, words in PARTS.items()}
     parts |= {"appendix": first_words(pages["appendix.md"]), "docs/index": first_words(pages["docs/index.md"])}
     lines = [f"[{title}]({name}.md)\n: {about}\n" for name, (title, about) in parts.items()]
@@ -320,14 +326,27 @@ def front(pages: dict[str, Page], opening: str) -> Page:
     starts |= {"Does the claim hold?": "results/report.md"}
     buttons = " ".join(f"[{words}]({name}){{.start}}" for words, name in starts.items())
     tree = reference.tree(["Start <nbs/index>", "readme/run", *parts])
-    return Page(
-        ROOT / "x", "\n".join(["# mmdisaster", opening, buttons, "", "## Parts", "", *lines, *tree])
-    )
+    verdicts = (ROOT / "results" / "verdicts.md").read_text(encoding="utf-8")
+    body = [
+        "# mmdisaster",
+        opening,
+        buttons,
+        "",
+        "## Parts",
+        "",
+        *lines,
+        "## Does the claim hold?",
+        "",
+        verdicts,
+        "",
+        *tree,
+    ]
+    return Page(ROOT / "x", "\n".join(body))
 
 
 def found_page(target: str, origin: Path, pages: dict[str, Page], files: set[Path]) -> str:
     """What a link leads to, below the book's source: a page, or a file, which then travels with it; or empty."""
-    place = target[1:] if target.startswith("/") else os.path.relpath(origin.parent / target, ROOT)
+    place = os.path.relpath(ROOT / target[1:] if target.startswith("/") else origin.parent / target, ROOT)
     place = {"docs/README.md": "docs/index.md", "README.md": "index.md", ".": "index.md"}.get(place, place)
     place = re.sub(r"^nbs/stages/(?=.*\.ipynb$)", "reports/", place)
     for option in (place, f"{place}/index.md"):
@@ -397,7 +416,7 @@ def build(folder: Path) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    if not any(REPORTS.glob("*.ipynb")):
+    if not any(REPORTS["dvc.yaml"].glob("*.ipynb")):
         print("no executed stages in reports/: the book names those that are missing (`make repro` makes them)")
     folder = ROOT / "build"
     status = build(folder)
