@@ -57,7 +57,7 @@ def test_two_that_exist_already_and_text_become_a_model_that_predicts(corpus, tm
     model = train(corpus / "clips.csv", tmp_path / "work", settings=QUICK)
     folder = save_model(tmp_path / "model", model)
     assert sorted(path.name for path in folder.iterdir()) == sorted([
-        "algorithm1.skops", "model.json", "temporal-captions.safetensors", "temporal-depth.safetensors",
+        "README.md", "algorithm1.skops", "model.json", "temporal-captions.safetensors", "temporal-depth.safetensors",
         "temporal-faces.safetensors", "weights-captions.safetensors",
     ])  # fmt: skip
     assert [*load_json(folder / "model.json")["settings"]["modalities"]] == ["depth", "faces", "captions"]
