@@ -12,7 +12,7 @@ repro: .venv/installed scm
 	python tools/readme.py
 	@python tools/readme.py show table2.md
 
-# several seeds, leakage, what each choice is worth, public data: one to two hours; interrupted, it goes on. Of a corpus of your
+# several seeds, leakage, what each choice is worth, public data: two to three hours; interrupted, it goes on. Of a corpus of your
 # own what is about its clips
 audit: .venv/installed scm
 	$(if $(MANIFEST),python tools/bring.py "$$MANIFEST")
@@ -20,7 +20,7 @@ audit: .venv/installed scm
 	python tools/readme.py
 	@python tools/readme.py show audit
 
-# while you work, within 3 minutes on two cores: all but slow lessons, slow tests, and the small pipelines
+# while you work, minutes on two cores: all but slow lessons, slow tests, and the small pipelines
 check: .venv/installed
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target check-code check-tests
 

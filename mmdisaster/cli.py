@@ -168,11 +168,15 @@ def _folds(arguments: argparse.Namespace) -> int:
 def _from_input() -> "Iterator[Clip]":
     "The clips of a CSV on standard input."
     from mmdisaster.data.clips import stream_clips
+    from mmdisaster.data.manifest import ManifestError
 
     with tempfile.NamedTemporaryFile(suffix=".csv") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
         file.flush()
-        yield from stream_clips(file.name, folder=".")
+        try:
+            yield from stream_clips(file.name, folder=".")
+        except ManifestError as error:
+            raise ManifestError("standard input", error.problems) from None
 
 # %% ../nbs/6_use/07_cli.ipynb #32-014
 def _clips(arguments: argparse.Namespace) -> "Iterator[Clip]":
@@ -186,11 +190,9 @@ def _clips(arguments: argparse.Namespace) -> "Iterator[Clip]":
     if any(value is not None for value in about[1:]) and not count:
         raise ValueError("--start and --end are about a CLIP, there is none")
     media = arguments.clips or ([""] if arguments.text else [])  # a text alone is a clip as well
-    clips = iter([Clip(path, about[0] or "", *about[1:]) for path in media])
-    table = (
-        _from_input() if arguments.manifest == "-" else stream_clips(arguments.manifest) if arguments.manifest else []
-    )
-    clips = chain(clips, table)
+    name = arguments.manifest
+    table = _from_input() if name == "-" else stream_clips(name) if name else []
+    clips = chain([Clip(path, about[0] or "", *about[1:]) for path in media], table)
     first = next(clips, None)  # a table that is none is refused before any work
     if first is None:
         raise ValueError("name at least one clip, or a table of clips with --manifest")
@@ -303,9 +305,7 @@ def _add_demo(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 # %% ../nbs/6_use/07_cli.ipynb #32-019df
 def _completion(arguments: argparse.Namespace) -> int:
-    import shtab
-
-    print(shtab.complete(make_parser(), arguments.shell))
+    print(importlib.import_module("shtab").complete(make_parser(), arguments.shell))
     return 0
 
 

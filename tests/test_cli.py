@@ -153,6 +153,9 @@ def test_predictions_go_to_a_file_and_clips_come_from_standard_input(monkeypatch
     printed = pd.read_csv(io.StringIO(capsys.readouterr().out)).set_index("clip_id")
     scores = [name for name in made if name.startswith("score: ")]
     assert len(scores) == 3 and np.array_equal(made[scores], printed[scores], equal_nan=True)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"clip_id,media\n")))
+    assert main(["predict", "model", "--manifest", "-", "--quiet"]) == 2
+    assert capsys.readouterr().err.startswith("mmdisaster: standard input: ")
     assert main(["predict", "model", "--text", "hurricane", "--out", str(tmp_path / "p.txt"), "--quiet"]) == 0
     assert (tmp_path / "p.txt").read_text().startswith("(text)")
 

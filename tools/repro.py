@@ -69,6 +69,8 @@ def audit_targets() -> list[str]:
 
 if __name__ == "__main__":
     audited, targets = sys.argv[1:2] == ["audit"], sys.argv[2:]
+    if sys.argv[1:] and not audited:
+        sys.exit(f"the first word must be audit, was {sys.argv[1]!r}; one stage alone: dvc repro {sys.argv[1]}")
     if audited and not targets:
         try:
             targets = audit_targets()
