@@ -88,8 +88,9 @@ def _bar_ends(ax: Axes, scores: pd.DataFrame, models: list[str], names: list[str
     "Intervals over grouped bars, from columns Low and High."
     shift = scores["Model"].map(models.index) - (len(models) - 1) / 2
     places = scores["Concept"].map(names.index) + shift * 0.8 / len(models)
-    draw = ax.hlines if lying else ax.vlines
+    limits, draw = {"xlim": ax.get_xlim(), "ylim": ax.get_ylim()}, ax.hlines if lying else ax.vlines
     draw(places.to_numpy(float), scores["Low"].to_numpy(float), scores["High"].to_numpy(float), color="0.25", lw=1)
+    ax.set(**limits)  # lines would widen them
 
 # %% ../../nbs/4_experiment/06_figures.ipynb #22-011
 def concept_bars(
