@@ -88,7 +88,8 @@ def model_card(
         "## Load it",
         "```python\nfrom mmdisaster.data.clips import Clip\nfrom mmdisaster.model.folder import load_model\n\n"
         'model = load_model("this/folder")\nmodel.predict([Clip("new.mp4", text="Rescuers in a flooded street")])\n```',
-        "In a shell: `mmdisaster predict this/folder new.mp4`.",
+        "In a shell: `mmdisaster predict this/folder new.mp4`. From a repository of Hugging Face's hub: "
+        '`Model.from_pretrained("owner/name")`, with `pip install mmdisaster[hub]`.',
         "## What it was trained on",
         " ".join(part for part in run if part),
         *(["## How well it does", "\n".join(_score_lines(about))] if _score_lines(about) else []),

@@ -194,6 +194,31 @@ class Model:
         while part := list(islice(waiting, PORTION)):
             yield from predict_portion(self, part)
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,  # a model's folder, or owner/name of a repository of Hugging Face's hub
+        revision: str | None = None,  # branch, tag or commit of a repository
+        device: str = "cpu",  # where networks compute
+        **options: Any,  # of `huggingface_hub.snapshot_download`, such as token
+    ) -> "Model":
+        "Read a model from a folder or from the hub; raises as `mmdisaster.model.hub.from_pretrained`."
+        from mmdisaster.model.hub import from_pretrained
+
+        return from_pretrained(source, revision, device, **options)
+
+    def push_to_hub(
+        self,
+        name: str,  # of a repository of Hugging Face's hub, owner/name; made where there is none
+        message: str = "A model of mmdisaster",  # of the commit
+        private: bool = True,  # whether a new repository is seen by its owners alone
+        token: str | None = None,  # None: that of `hf auth login` or of HF_TOKEN
+    ) -> str:  # address of the commit
+        "Publish the model with its card; raises as `mmdisaster.model.hub.push_to_hub`."
+        from mmdisaster.model.hub import push_to_hub
+
+        return push_to_hub(self, name, message, private, token)
+
 # %% ../../nbs/6_use/04_prediction.ipynb #30-038
 def _table(
     clips: list[Clip],
