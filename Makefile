@@ -1,9 +1,12 @@
-# make repro [MANIFEST=your/manifest.csv [SPLIT=folds.csv]] · make audit [MANIFEST=…] · make check · make test · make test-range
+# make repro [MANIFEST=your/manifest.csv [SPLIT=folds.csv]] [SCHEDULER=local|tcp://…] · make audit [MANIFEST=…] [SCHEDULER=…] · make check · make test · make test-range
 # make book · make book-open · make lab · make distillation · make costs · make paper
 # for authors of notebooks: make lessons · make docs · make stages · make readme · make kill · make fuzz · make book-shots
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONUTF8 := 1
+ifdef SCHEDULER
+export MMDISASTER_SCHEDULER := $(SCHEDULER)
+endif
 
 .PHONY: repro audit check check-code check-tests test test-range book book-open book-shots lab paper distillation costs lessons docs stages readme kill fuzz scm
 repro: .venv/installed scm

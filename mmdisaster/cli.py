@@ -12,15 +12,16 @@ import io
 import json
 import math
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from mmdisaster.data.clips import Clip
     from mmdisaster.settings.tree import Settings
 
@@ -164,24 +165,11 @@ def _folds(arguments: argparse.Namespace) -> int:
     print(save_folds(out, found).read_text(encoding="utf-8"))
     return 0
 
-# %% ../nbs/6_use/07_cli.ipynb #32-014bw
-def _from_input() -> "Iterator[Clip]":
-    "The clips of a CSV on standard input."
-    from mmdisaster.data.clips import stream_clips
-    from mmdisaster.data.manifest import ManifestError
-
-    with tempfile.NamedTemporaryFile(suffix=".csv") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
-        file.flush()
-        try:
-            yield from stream_clips(file.name, folder=".")
-        except ManifestError as error:
-            raise ManifestError("standard input", error.problems) from None
-
 # %% ../nbs/6_use/07_cli.ipynb #32-014
 def _clips(arguments: argparse.Namespace) -> "Iterator[Clip]":
     "The clips that a prediction is asked for; a table is read as they are taken."
     from mmdisaster.data.clips import Clip, stream_clips
+    from mmdisaster.model.answers import clips_of_input
 
     about, count = (arguments.text, arguments.start, arguments.end), len(arguments.clips)
     if any(value is not None for value in about) and (count > 1 or (arguments.manifest and not count)):
@@ -191,7 +179,7 @@ def _clips(arguments: argparse.Namespace) -> "Iterator[Clip]":
         raise ValueError("--start and --end are about a CLIP, there is none")
     media = arguments.clips or ([""] if arguments.text else [])  # a text alone is a clip as well
     name = arguments.manifest
-    table = _from_input() if name == "-" else stream_clips(name) if name else []
+    table = clips_of_input() if name == "-" else stream_clips(name) if name else []
     clips = chain([Clip(path, about[0] or "", *about[1:]) for path in media], table)
     first = next(clips, None)  # a table that is none is refused before any work
     if first is None:
@@ -284,6 +272,8 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     _add_failures(parser)
     _add_split(parser)
     _add_device(parser)
+    where = "let workers of a Dask scheduler extract: local, or its address (default: MMDISASTER_SCHEDULER, or none)"
+    parser.add_argument("--scheduler", metavar="ADDRESS", help=where)
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
@@ -422,6 +412,15 @@ def _no_reader() -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 141  # as the shell says of SIGPIPE
 
+# %% ../nbs/6_use/07_cli.ipynb #32-022d
+def _scheduler(arguments: argparse.Namespace) -> "AbstractContextManager[Any]":
+    "The scheduler that a command's work goes to, if it has such work, and one was named."
+    if "scheduler" not in arguments:
+        return nullcontext()
+    from mmdisaster.cluster.scheduler import scheduler
+
+    return scheduler(arguments.scheduler, verbose=not arguments.quiet)
+
 # %% ../nbs/6_use/07_cli.ipynb #32-022e
 def main(
     arguments: list[str] | None = None,  # of the command line; None: those that the program was started with
@@ -433,7 +432,8 @@ def main(
             stream.reconfigure(errors="backslashreplace")  # file names may hold any bytes
     try:
         parsed = read_command_line(given)
-        status = parsed.run(parsed)
+        with _scheduler(parsed):
+            status = parsed.run(parsed)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:

@@ -51,6 +51,7 @@ ROOMS = [  # from low to high: what a room imports stands before it; rooms in on
     {"fusion"},
     {"pages", "audit"},
     {"steps"},
+    {"cluster"},
     {"study"},
     {"model"},
     {"cli"},

@@ -4,13 +4,15 @@ Before it the graphs are made to fit params.yaml, which says which modalities an
 
 After the word `audit` the pipeline runs first, then the audit, which is a DVC project of its own: the stages that are
 named, or what can be audited of the corpus that params.yaml names: of the embedded one everything, of another what is
-about its clips and not about what the paper prints. What is left out is told first.
+about its clips and not about what the paper prints. What is left out is told first. Where MMDISASTER_SCHEDULER names
+a scheduler, its workers run the audit's stages ahead (tools/ahead.py).
 
 DVC writes dvc.lock in place, so that a kill can cut it off, and then refuses to run. What is cut off goes to .dvc/tmp
 here: DVC writes another, and takes what was made before from its cache.
 """
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -87,4 +89,6 @@ if __name__ == "__main__":
         print(error, file=sys.stderr)
         sys.exit(2)
     failed = main(["repro"])
+    if not failed and audited and (address := os.environ.get("MMDISASTER_SCHEDULER")):
+        failed = subprocess.call([sys.executable, ROOT / "tools" / "ahead.py", address, *targets])
     sys.exit(failed or (main(["--cd", "audit", "repro", *targets]) if audited else 0))

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 from safetensors import SafetensorError
 
+from ..cluster.extraction import extract_with_workers
 from mmdisaster.core import (
     digest_arrays,
     digest_file,
@@ -50,7 +51,7 @@ from ..steps.corpus import make_calibration, open_corpus
 from ..steps.evaluation import Provenance, gather_provenance, measure_rows
 from ..steps.fusion import fit_algorithm1, score_algorithm1
 from ..steps.split import choose_split, drop_clips, split_corpus
-from ..steps.static import extract_features, get_weights
+from ..steps.static import get_weights
 from ..steps.temporal import learn_temporal, temporal_features
 from ..steps.words import fit_weights, training_texts
 from ..weights.published import KNOWN, pinned_weights, resolve_source
@@ -226,7 +227,7 @@ def _extract(
     store = folder / "features" / store_name(corpus.manifest, corpus.media, extractor)
     others = [path for path in sorted(store.parent.glob(f"{modality}-*")) if path != store]
     given = modality, corpus.manifest, corpus.media, weights, settings.modalities[modality], store
-    report = extract_features(*given, settings.media, verbose, others)
+    report = extract_with_workers(*given, settings.media, verbose, others)
     return Origin(weights, store), report
 
 # %% ../../nbs/6_use/05_training.ipynb #t-035

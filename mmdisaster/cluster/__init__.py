@@ -1,0 +1,1 @@
+"""Work that the workers of a scheduler do."""
