@@ -203,9 +203,8 @@ class Model:
         **options: Any,  # of `huggingface_hub.snapshot_download`, such as token
     ) -> "Model":
         "Read a model from a folder or from the hub; raises as `mmdisaster.model.hub.from_pretrained`."
-        from mmdisaster.model.hub import from_pretrained
-
-        return from_pretrained(source, revision, device, **options)
+        hub = importlib.import_module("mmdisaster.model.hub")  # a later chapter, of an extra
+        return hub.from_pretrained(source, revision, device, **options)
 
     def push_to_hub(
         self,
@@ -215,9 +214,8 @@ class Model:
         token: str | None = None,  # None: that of `hf auth login` or of HF_TOKEN
     ) -> str:  # address of the commit
         "Publish the model with its card; raises as `mmdisaster.model.hub.push_to_hub`."
-        from mmdisaster.model.hub import push_to_hub
-
-        return push_to_hub(self, name, message, private, token)
+        hub = importlib.import_module("mmdisaster.model.hub")
+        return hub.push_to_hub(self, name, message, private, token)
 
 # %% ../../nbs/6_use/04_prediction.ipynb #30-038
 def _table(
