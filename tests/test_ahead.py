@@ -104,7 +104,8 @@ def test_a_worker_that_is_killed_costs_its_stages_alone(project, cluster):
     root, notes = project
 
     def kill(client):
-        while len(notes.read_text().split()) < 3:
+        end = time.monotonic() + 120
+        while len(notes.read_text().split()) < 3 and time.monotonic() < end:
             time.sleep(0.01)
         os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
 

@@ -77,7 +77,8 @@ def parts(store):
 def kill_two(client, store, killed):
     """Two of the workers, as soon as some parts are there and others aren't."""
     processes = [*client.run(os.getpid).values()]
-    while not parts(store):
+    end = time.monotonic() + 120
+    while not parts(store) and time.monotonic() < end:
         time.sleep(0.01)
     for process in processes[:2]:
         os.kill(process, signal.SIGKILL)
@@ -94,7 +95,7 @@ def test_the_store_is_the_same_with_two_of_four_workers_killed(corpus, cluster, 
         killer.start()
         extract_ahead(client, recipe(), manifest, root, tmp_path / "there", shard_clips=SHARD)
         killer.join()
-    assert len(killed) == 2 and killed[-1] < 25, "killed after all was done"
+    assert len(killed) == 2 and 0 < killed[0] and killed[-1] < 25, "killed before the first group or after the last"
     report = extract(manifest, root, made, tmp_path / "there", SHARD, others=parts(tmp_path / "there"))
     assert report.computed == 0 and files(tmp_path / "there") == files(tmp_path / "one")
     assert len(files(tmp_path / "one")) == 26
@@ -144,7 +145,7 @@ def test_a_group_that_kills_its_workers_is_given_up(corpus, cluster, recipe, tmp
     manifest, root = corpus
     monkeypatch.setattr(extraction, "compute_part", die)
     given = recipe(), manifest.head(4), root, tmp_path / "store"
-    with scheduler(cluster.scheduler_address) as client, pytest.raises(ClusterError, match="the cluster gave up: .*"):
+    with scheduler(cluster.scheduler_address) as client, pytest.raises(ClusterError, match="the cluster gave up: "):
         extract_ahead(client, *given, shard_clips=SHARD)
 
 
@@ -168,10 +169,8 @@ def check_workers_as_if(client, versions):
     """As if this process had some libraries that workers don't have."""
     from mmdisaster.cluster import scheduler as module
 
-    here = module.versions_here
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "differences", lambda mine, theirs, d=module.differences: d(mine | versions, theirs))
-        assert module.versions_here is here
         check_workers(client)
 
 

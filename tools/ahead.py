@@ -2,9 +2,9 @@
 
 DVC runs one stage after another. Here each stage that has to run goes to a worker as soon as those that it depends on
 are done. A worker has a working tree of its own and shares DVC's cache with this one, where DVC notes what a run took
-and gave. `dvc repro` then finds every run there and runs nothing. What a worker died of is run again by another; what
-was done when this is interrupted is found by the next run. Workers must see the project under the same path. Stages
-that write pages, which git keeps instead of DVC's cache, are left to `dvc repro`.
+and gave. `dvc repro` then finds these runs there and doesn't repeat them. What a worker died of is run again by
+another; what was done when this is interrupted is found by the next run. Workers must see the project under the same
+path. Stages that write pages, which git keeps instead of DVC's cache, are left to `dvc repro`.
 
 `make audit SCHEDULER=local` (or an address) does this between the pipeline and the audit.
 """
@@ -25,7 +25,8 @@ from mmdisaster.runs import end_with_parent
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECTS = (".", "audit")  # folders of DVC projects: what the first makes, the second reads
-LEFT_OUT = (".git", ".venv", "build", "__pycache__")  # of a working tree
+CACHES = (".mypy_cache", ".pytest_cache", ".ruff_cache", "__pycache__")
+LEFT_OUT = (".git", ".venv", ".fuzz", "build", *CACHES)  # of a working tree
 KEPT_LINES = 15  # of the output of a stage that failed
 
 
