@@ -45,7 +45,7 @@ with open("NOTES", "a") as file:
 time.sleep(0.5)
 if Path("NOTES.fails").exists() and out == "out-3.txt":
     sys.exit("the third can't")
-number = int(Path("../data.txt").read_text())
+number = int(Path("../data.txt").read_text()) * int(Path("../../beside/factor.txt").read_text())
 parts = [Path(name).read_text() if Path(name).exists() else str(number * int(name)) for name in given]
 Path(out).write_text(" ".join(parts))
 """
@@ -67,6 +67,8 @@ def project(tmp_path):
         (place / "dvc.yaml").write_text(text)
     (root / "audit" / "run.py").write_text(RUN.replace("NOTES", str(notes)))
     notes.touch()
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside" / "factor.txt").write_text("1")
     dvc(root, "repro", "-q")
     return root, notes
 

@@ -73,11 +73,18 @@ def pending(project: Path, targets: Sequence[str] = ()) -> dict[str, list[str]]:
 
 
 def own_tree(root: Path, files: list[Path], version: str, place: Path) -> Path:
-    """A worker's own working tree of some version, with a shared cache and what the root's stages made."""
-    tree = place / f"tree-{version[:16]}"
-    if (tree / "whole").exists():
+    """A worker's own working tree of some version, with a shared cache and what the root's stages made.
+
+    Beside it is what is beside the root, as links, so that paths such as ../shared lead there.
+    """
+    tree = place / f"tree-{version[:16]}" / root.name
+    if (done := tree.with_name(f".{root.name}.whole")).exists():
         return tree
-    shutil.rmtree(tree, ignore_errors=True)
+    shutil.rmtree(tree.parent, ignore_errors=True)
+    tree.mkdir(parents=True)
+    for beside in root.parent.iterdir():
+        if beside.name != root.name:
+            (tree.parent / beside.name).symlink_to(beside)
     for file in files:
         (tree / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(root / file, tree / file)
@@ -89,7 +96,7 @@ def own_tree(root: Path, files: list[Path], version: str, place: Path) -> Path:
         (tree / project / ".dvc" / "config.local").write_text(text, encoding="utf-8")
     with Repo(str(tree)) as repo:
         repo.checkout(force=True, allow_missing=True)
-    (tree / "whole").touch()
+    done.touch()
     return tree
 
 
