@@ -135,23 +135,21 @@ def _places(arguments: argparse.Namespace) -> tuple[Path, Path]:
 # %% ../nbs/6_use/07_cli.ipynb #32-013acx
 def _train(arguments: argparse.Namespace) -> int:
     settings, (out, work) = _settings(arguments), _places(arguments)
-    from mmdisaster.data.split import sibling_words
     from mmdisaster.model.folder import save_model
-    from mmdisaster.model.training import train, weights_words
+    from mmdisaster.model.live import LiveCurves
+    from mmdisaster.model.training import learnt_words, train, weights_words
 
     if not arguments.quiet:
         print(*weights_words(settings), sep="\n", file=sys.stderr)
-    model = train(arguments.manifest, work, arguments.concepts, settings, verbose=not arguments.quiet)
+    with LiveCurves(arguments.live) if arguments.live else nullcontext() as follow:
+        verbose = not arguments.quiet
+        model = train(arguments.manifest, work, arguments.concepts, settings, verbose=verbose, follow=follow)
     save_model(out, model)
     about = model.provenance
     simulated = "simulated " if about["corpus"].get("simulated") else ""
     print(f"{out}: {model}")
     print(f"{sum(about['clips'].values())} {simulated}clips, {_left_out(about['missing']['failed'], work)}")
-    if "known_words" in about:
-        for modality, share in about["known_words"].items():
-            print(f"{share:.0%} of the words in their descriptions have a vector ({modality})")
-    print(f"split by {about['split']['by']}: {sibling_words(about['split'])}")
-    print("test clips: " + ", ".join(f"{name} {value:.3f}" for name, value in about["test"].items()))
+    print(*learnt_words(about), sep="\n")
     return 0
 
 # %% ../nbs/6_use/07_cli.ipynb #32-013ad
@@ -321,6 +319,8 @@ def _add_train(add: Callable[..., argparse.ArgumentParser]) -> None:
     _add_training(parser)
     parser.add_argument("--out", required=True, metavar="MODEL", help="folder of the model to write")
     parser.add_argument("--work", metavar="FOLDER", help="where features are kept (default: MODEL.work)")
+    curves = "where losses are written epoch by epoch, for `dvc plots show` and others (needs DVCLive)"
+    parser.add_argument("--live", metavar="FOLDER", help=curves)
 
 # %% ../nbs/6_use/07_cli.ipynb #32-020bz
 def _add_folds(add: Callable[..., argparse.ArgumentParser]) -> None:

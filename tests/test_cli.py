@@ -362,6 +362,28 @@ def test_an_unreadable_clip_is_left_out_and_listed_unless_there_are_too_many(hom
         assert (record["clips"], record["format"], record["failures"][0]["clip_id"]) == (23, "npz", "clip-009")
 
 
+def test_curves_are_live_and_change_nothing(home, capsys, tmp_path):
+    pytest.importorskip("dvclive", reason="the extra `live` isn't installed")
+    saved = json.loads(Path("model/model.json").read_text(encoding="utf-8"))
+    shared = ["corpus/manifest.csv", "--settings", "settings.toml", "--work", "work"]
+    line = ["train", *shared, "--out", str(tmp_path / "model"), "--live", str(tmp_path / "curves")]
+    assert main(line) == 0
+    found = json.loads((tmp_path / "curves/metrics.json").read_text(encoding="utf-8"))
+    for modality, losses in found.items():
+        if modality != "step":
+            lines = (
+                (tmp_path / f"curves/plots/metrics/{modality}/train_loss.tsv").read_text(encoding="utf-8").split("\n")
+            )
+            assert len(lines) - 2 == found["step"] and np.isfinite(losses["validation_loss"])
+    assert {path.name for path in (tmp_path / "curves").iterdir()} == {"metrics.json", "plots"}
+    again = json.loads((tmp_path / "model/model.json").read_text(encoding="utf-8"))
+    assert again["provenance"]["test"] == saved["provenance"]["test"]
+    capsys.readouterr()
+    (tmp_path / "curves/notes.txt").touch()
+    assert main(line) == 2
+    assert "live curves must go to a folder of their own" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind, name", [("parquet", "pyarrow"), ("hdf5", "h5py")])
 def test_a_format_whose_library_is_not_there_is_refused_before_any_work(monkeypatch, capsys, tmp_path, kind, name):
     monkeypatch.setitem(NEEDS, kind, f"{name}_is_not_there")
