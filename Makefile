@@ -1,5 +1,5 @@
 # make repro [MANIFEST=your/manifest.csv [SPLIT=folds.csv]] [SCHEDULER=local|tcp://…] · make audit [MANIFEST=…] [SCHEDULER=…] · make check · make test · make test-range
-# make book · make book-open · make lab · make distillation · make costs · make paper
+# make book · make book-open · make lab · make distillation · make costs · make bench · make paper
 # for authors of notebooks: make lessons · make docs · make stages · make readme · make kill · make fuzz · make book-shots
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -8,7 +8,7 @@ ifdef SCHEDULER
 export MMDISASTER_SCHEDULER := $(SCHEDULER)
 endif
 
-.PHONY: repro audit check check-code check-tests test test-range book book-open book-shots lab paper distillation costs lessons docs stages readme kill fuzz scm
+.PHONY: repro audit check check-code check-tests test test-range book book-open book-shots lab paper distillation costs bench lessons docs stages readme kill fuzz scm
 repro: .venv/installed scm
 	$(if $(MANIFEST),python tools/bring.py "$$MANIFEST" $(if $(SPLIT),"$$SPLIT"))
 	python tools/repro.py
@@ -86,6 +86,11 @@ distillation: .venv/installed scm
 # seconds of processor time behind each row, measured once on this machine, after `make repro`: results/costs.md
 costs: .venv/installed
 	OMP_NUM_THREADS=1 python tools/costs.py
+
+# ratios, seconds and memory of extraction, networks, Algorithm 1, commands, and of 150,000 clips: half an hour, 5 GB of temporary
+# files; PARTS="extraction predict" some of it
+bench: .venv/installed
+	python tools/bench.py $(PARTS)
 
 # runs every component notebook and keeps what it shows
 lessons: .venv/installed
