@@ -23,6 +23,7 @@ mathjax_path = "mathjax.js"  # a file of the book: it is read without a network
 
 nb_execution_mode = "off"  # notebooks are shown as they are committed, or as the last run left them
 nb_merge_streams = True
+nb_render_markdown_format = "gfm"  # Markdown among outputs has tables
 nb_output_stderr = "remove"
 nb_code_prompt_show = "Imports"
 nb_code_prompt_hide = "Imports"

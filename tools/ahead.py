@@ -4,7 +4,8 @@ DVC runs one stage after another. Here each stage that has to run goes to a work
 are done. A worker has a working tree of its own and shares DVC's cache with this one, where DVC notes what a run took
 and gave. `dvc repro` then finds these runs there and doesn't repeat them. What a worker died of is run again by
 another; what was done when this is interrupted is found by the next run. Workers must see the project under the same
-path. Stages that write pages, which git keeps instead of DVC's cache, are left to `dvc repro`.
+path. DVC notes no run of stages that write pages, which git keeps instead of its cache, nor of those that go on where
+they were interrupted (`persist`): they are left to `dvc repro`.
 
 `make audit SCHEDULER=local` (or an address) does this between the pipeline and the audit.
 """
@@ -46,7 +47,7 @@ def project_files(root: Path) -> list[Path]:
 
 
 def pending(project: Path, targets: Sequence[str] = ()) -> dict[str, list[str]]:
-    """Stages that have to run and whose outs DVC caches, in order: name → those of them that it waits for."""
+    """Stages that have to run and whose runs DVC notes, in order: name → those of them that it waits for."""
     with Repo(str(project)) as repo:
         graph = repo.index.graph  # edges lead to what a stage depends on
         wanted = [stage for stage in graph if not targets or {stage.name, stage.name.split("@")[0]} & {*targets}]
@@ -64,7 +65,7 @@ def pending(project: Path, targets: Sequence[str] = ()) -> dict[str, list[str]]:
         for stage in sorted(wanted, key=lambda found: found.name):
             visit(stage)
         for stage in order:
-            if not all(out.use_cache for out in stage.outs):
+            if not all(out.use_cache and not out.persist for out in stage.outs):
                 continue
             before = sorted(found.name for found in graph.successors(stage) if found.name in waits)
             if before or stage.name in changed:
