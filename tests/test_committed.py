@@ -12,8 +12,7 @@ from mmdisaster.pages.provenance import describe_run
 PLACES = {"root": ROOT, "audit": ROOT / "audit"}
 LOCKS = {name: yaml.safe_load((folder / "dvc.lock").read_text())["stages"] for name, folder in PLACES.items()}
 GRAPHS = {name: yaml.safe_load((folder / "dvc.yaml").read_text())["stages"] for name, folder in PLACES.items()}
-OLDER = pytest.mark.xfail(reason="pages of `make audit` are of an older corpus, as README says", strict=True)
-BOTH = ["root", pytest.param("audit", marks=OLDER)]
+APART = {"distillation"}  # `make audit` leaves it to `make distillation`; the committed page is older, as README says
 
 
 def entries(project, kind):
@@ -33,12 +32,12 @@ def stages_of(graph):
         yield from (f"{name}@{part}" if part else name for part in parts)
 
 
-@pytest.mark.parametrize("project", BOTH)
+@pytest.mark.parametrize("project", PLACES)
 def test_a_lock_has_the_stages_of_its_graph(project):
-    assert {*LOCKS[project]} == {*stages_of(GRAPHS[project])}
+    assert {*LOCKS[project]} | APART == {*stages_of(GRAPHS[project])} | APART
 
 
-@pytest.mark.parametrize("project", BOTH)
+@pytest.mark.parametrize("project", PLACES)
 def test_committed_files_are_what_the_locks_record(project):
     made = {path: digest for _, path, digest in entries(project, "outs") if path.startswith("results/")}
     assert len(made) > 15
@@ -47,7 +46,7 @@ def test_committed_files_are_what_the_locks_record(project):
             assert hashlib.md5((ROOT / path).read_bytes(), usedforsecurity=False).hexdigest() == digest, path
 
 
-@pytest.mark.parametrize("project", BOTH)
+@pytest.mark.parametrize("project", PLACES)
 def test_every_stage_read_what_the_other_stages_wrote(project):
     """A variant that was computed from other trials than those that it is compared with would be found here."""
     written = {path: (stage, digest) for name in ("root", project) for stage, path, digest in entries(name, "outs")}
@@ -57,7 +56,6 @@ def test_every_stage_read_what_the_other_stages_wrote(project):
             assert digest == now, f"{stage} was computed from another {path} than {maker} wrote"
 
 
-@OLDER
 def test_pages_rest_on_one_corpus():
     """Notes under the audit's pages name the corpus, the split and the weights of `evaluate.json`."""
     run = describe_run(json.loads((ROOT / "results/evaluate.json").read_text())["provenance"])
