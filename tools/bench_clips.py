@@ -23,8 +23,6 @@ import pandas as pd
 import torch
 from PIL import Image
 from torch import nn
-from torchvision import transforms
-from torchvision.models import inception_v3
 
 from mmdisaster.core import load_arrays
 from mmdisaster.data.corpus import read_corpus
@@ -35,6 +33,7 @@ from mmdisaster.evaluation.baselines import fit_baseline
 from mmdisaster.settings import read_settings
 from mmdisaster.settings.tree import Settings
 from mmdisaster.static.extraction import extract
+from mmdisaster.static.inception import torchvision_models
 from mmdisaster.static.sources import make_extractor
 from mmdisaster.steps.temporal import learn_temporal
 from mmdisaster.study.costs import timed
@@ -60,7 +59,10 @@ class PlainLoop:
     """Features of frames as one writes them without this library; `features` are those of the last run."""
 
     def __init__(self, arrays: dict[str, np.ndarray], frames: int, size: int):
-        self.network = inception_v3(weights=None, aux_logits=False, init_weights=False, transform_input=False)
+        models = torchvision_models()
+        from torchvision import transforms
+
+        self.network = models.inception_v3(weights=None, aux_logits=False, init_weights=False, transform_input=False)
         self.network.fc = nn.Identity()
         self.network.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()}, strict=False)
         self.network.eval()
