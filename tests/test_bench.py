@@ -22,7 +22,7 @@ def test_the_committed_page_is_that_of_the_committed_numbers():
 def test_the_page_shows_what_was_measured_and_nothing_else():
     commands = {"dvc repro": {"wall": 2.34, "processor": 1.5}, "make repro": {"wall": 4.0, "processor": 3.25}}
     text = bench.page({"nothing": {"machine": "A machine", "found": commands}})
-    assert "| dvc repro | 2.3 s | 1.5 s |" in text
+    assert "| dvc repro | 2.34 s | 1.50 s |" in text
     assert "on: A machine." in text
     assert "GiB" not in text
 

@@ -103,7 +103,7 @@ def lines_of_machine(found: dict) -> list[list[str]]:
 
 def lines_of_commands(found: dict) -> list[list[str]]:
     """Commands, on the wall and in processor time."""
-    return [[name, f"{took['wall']:.1f} s", f"{took['processor']:.1f} s"] for name, took in found.items()]
+    return [[name, f"{took['wall']:.2f} s", f"{took['processor']:.2f} s"] for name, took in found.items()]
 
 
 def lines_of_networks(found: dict) -> list[list[str]]:
