@@ -349,7 +349,7 @@ def found_page(target: str, origin: Path, pages: dict[str, Page], files: set[Pat
     """What a link leads to, below the book's source: a page, or a file, which then travels with it; or empty."""
     place = os.path.relpath(ROOT / target[1:] if target.startswith("/") else origin.parent / target, ROOT)
     place = {"docs/README.md": "docs/index.md", "README.md": "index.md", ".": "index.md"}.get(place, place)
-    place = re.sub(r"^nbs/stages/(?=.*\.ipynb$)", "reports/", place)
+    place = re.sub(r"^(nbs/stages|audit/reports)/(?=.*\.ipynb$)", "reports/", place)
     for option in (place, f"{place}/index.md"):
         if option in pages:
             return option
@@ -386,9 +386,13 @@ def gather(source: Path) -> None:
         if isinstance(page.content, str):
             text = fix_links(page.content, name, page.origin, pages, files)
         else:
+            shown = ROOT / "results" / "x" if name.startswith("reports/") else page.origin  # what stages show
             for cell in page.content["cells"]:
                 if cell["cell_type"] == "markdown":
                     cell["source"] = fix_links(cell["source"], name, page.origin, pages, files)
+                for data in (output.get("data", {}) for output in cell.get("outputs", [])):
+                    if "text/markdown" in data:
+                        data["text/markdown"] = fix_links("".join(data["text/markdown"]), name, shown, pages, files)
             text = json.dumps(page.content, ensure_ascii=False)
         write(source / name, text.encode("utf-8"))
         kept.add(source / name)
