@@ -87,8 +87,8 @@ distillation: .venv/installed scm
 costs: .venv/installed
 	OMP_NUM_THREADS=1 python tools/costs.py
 
-# ratios, seconds and memory of extraction, networks, Algorithm 1, commands, and of 150,000 clips: half an hour, 5 GB of temporary
-# files; PARTS="extraction predict" some of it
+# ratios, seconds and memory of extraction, networks, Algorithm 1, commands, and of 150,000 clips, with 3 GB of temporary files;
+# PARTS="extraction predict" measures some of it
 bench: .venv/installed
 	python tools/bench.py $(PARTS)
 

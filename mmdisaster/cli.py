@@ -141,7 +141,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
     if not arguments.quiet:
         print(*weights_words(settings), sep="\n", file=sys.stderr)
-    with LiveCurves(arguments.live) if arguments.live else nullcontext() as follow:
+    with LiveCurves(arguments.live, out, work) if arguments.live else nullcontext() as follow:
         verbose = not arguments.quiet
         model = train(arguments.manifest, work, arguments.concepts, settings, verbose=verbose, follow=follow)
     save_model(out, model)

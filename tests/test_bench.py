@@ -28,7 +28,7 @@ def test_the_page_shows_what_was_measured_and_nothing_else():
 
 
 def test_ratios_say_which_way_they_go():
-    took = {"extraction": 10.0, "forward": 9.0, "plain loop": 25.0, "clips": 128}
+    took = {"extraction": 10.0, "forward": 9.0, "plain loop": 25.0, "clips": 128, "correlation": 0.95}
     lines = bench.lines_of_extraction({"visual": took})
     assert [line[1] for line in lines] == ["0.90", "2.5×"]
     assert "network's passes ÷ whole extraction" in lines[0][0]

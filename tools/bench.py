@@ -1,7 +1,7 @@
 """Measure what size and speed cost, and write them down:  python tools/bench.py [PART ...]
 
 Parts: extraction, networks, predict, nothing (tools/bench_clips.py, on the clips that `make repro` left), machine
-(tools/bench_machine.py) and memory (tools/memory.py); without a name all of them, in half an hour. Each runs in a
+(tools/bench_machine.py) and memory (tools/memory.py); without a name all of them. Each runs in a
 process of its own; what the other parts found before stays. Writes results/bench.json and results/bench.md. Seconds
 differ from machine to machine, and from run to run, so no stage makes them; compare ratios, which come from one run.
 """
@@ -69,7 +69,8 @@ def lines_of_extraction(found: dict) -> list[list[str]]:
         lines.append([f"network's passes ÷ whole extraction, {clips}", f"{share:.2f}", f"{took['extraction']:.1f} s"])
         if "plain loop" in took:
             times = took["plain loop"] / took["extraction"]
-            lines.append([f"plain loop ÷ extraction, {clips}", f"{times:.1f}×", f"{took['plain loop']:.1f} s"])
+            alike = f"features correlate {took['correlation']:.2f}"
+            lines.append([f"plain loop ÷ extraction, {clips}; {alike}", f"{times:.1f}×", f"{took['plain loop']:.1f} s"])
     return lines
 
 

@@ -51,7 +51,7 @@ LEADS = {  # pages that no stage is named after
     "table2_seeds": "Table II over several splits and seeds.",
     "verdicts": "Each claim, what the paper printed, what we measured, and what that means.",
     "costs": "Parameters, epochs, seconds and runs behind each row.",
-    "bench": "Speed beside what else there is, and memory at 1,500, 15,000 and 150,000 clips.",
+    "bench": "Ratios, seconds and memory, as far as `make bench` has measured them.",
 }
 TEXTS = {
     "CONTRIBUTING.md": "Where a new modality, extractor, metric, row or stage goes.",

@@ -16,14 +16,18 @@ MADE = {"metrics.json", "plots"}  # what DVCLive leaves in a folder
 
 def check_folder(
     folder: str | Path,  # of curves; needn't exist
+    *others: str | Path,  # folders that are filled by something else
 ) -> Path:  # the same
-    "Raise `ValueError` where a folder holds what isn't curves."
+    "Raise `ValueError` where a folder holds what isn't curves, or lies in one of the others."
     folder = Path(folder)
+    for other in others:
+        if folder.resolve().is_relative_to(Path(other).resolve()):
+            raise ValueError(f"live curves must go to a folder outside {other}, was {folder}")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"live curves must go to a folder, {folder} is none")
-    others = sorted({path.name for path in folder.iterdir()} - MADE) if folder.is_dir() else []
-    if others:
-        raise ValueError(f"live curves must go to a folder of their own, {folder} holds {others[0]}")
+    strangers = sorted({path.name for path in folder.iterdir()} - MADE) if folder.is_dir() else []
+    if strangers:
+        raise ValueError(f"live curves must go to a folder of their own, {folder} holds {strangers[0]}")
     return folder
 
 # %% ../../nbs/6_use/06_live.ipynb #lv-08
@@ -33,12 +37,13 @@ class LiveCurves:
     def __init__(
         self,
         folder: str | Path,  # where metrics.json and plots/ go
+        *others: str | Path,  # folders that it must lie outside of, such as the model's
     ):
         try:
             from dvclive import Live
         except ImportError as error:
             raise ValueError("live curves need DVCLive: `pip install mmdisaster[live]`") from error
-        place = str(check_folder(folder))
+        place = str(check_folder(folder, *others))
         self.live = Live(dir=place, save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False)
 
     def __call__(
