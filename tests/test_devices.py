@@ -1,14 +1,18 @@
 """Devices: what `auto` finds, what an absent one says, and agreement with the CPU where there is a card."""
 
+import copy
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
 from mmdisaster.data.sequences import Sequences
-from mmdisaster.devices import devices, pick_device, torch_stream
+from mmdisaster.devices import devices, pick_device, single_precision, torch_stream
 from mmdisaster.static.inception import InceptionV3, random_inception
 from mmdisaster.static.soundnet import SoundNetFeatures, random_soundnet
 from mmdisaster.temporal.classifiers import DenseClassifier, TemporalClassifier, load_classifier, save_classifier
+from mmdisaster.temporal.resbilstm import BiLSTM, pack
 
 CARD = next((name for name in devices() if name != "cpu"), None)
 needs_card = pytest.mark.skipif(CARD is None, reason="neither CUDA nor MPS is here")
@@ -151,6 +155,21 @@ def test_a_network_on_a_card_says_what_it_says_on_the_cpu(clips, tmp_path, summa
     assert np.allclose(first, second, atol=1e-4) and torch.equal(torch.get_rng_state(), before)
     moved_here = load_classifier(save_classifier(tmp_path / "t.safetensors", model), "cpu")
     assert np.allclose(moved_here.predict_proba(X), second, atol=1e-4)
+
+
+@needs_card
+@pytest.mark.parametrize("directions", [1, 2])
+def test_all_steps_at_once_give_what_the_cpu_gives_step_by_step(clips, directions):
+    """States and gradients; and cuDNN has nothing to warn of, such as weights that it must copy together."""
+    here, x = BiLSTM(5, 4, directions), pack(clips[0], np.arange(60))
+    there, found = copy.deepcopy(here).to(CARD), []
+    with warnings.catch_warnings(action="error"), single_precision():
+        for layer, batch in [(here, x), (there, x.to(CARD))]:
+            states = layer(batch)
+            gradients = torch.autograd.grad(states.square().sum(), [*layer.parameters()])
+            found.append([value.detach().cpu() for value in (states, *gradients)])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
 @needs_card

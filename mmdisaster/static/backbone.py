@@ -6,6 +6,7 @@
 __all__ = ['CLASSES', 'INPUT', 'last_layer', 'backbone', 'backbone_arrays', 'Backbone', 'BackboneExtractor', 'backbone_extractor']
 
 # %% ../../nbs/2_method/93_backbone.ipynb #bb-003
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,15 @@ def _checked(
 INPUT = {"input.mean": (0.485, 0.456, 0.406), "input.std": (0.229, 0.224, 0.225)}  # of ImageNet's colours, from 0 to 1
 
 
-def _prepare(frames: np.ndarray, mean: np.ndarray, std: np.ndarray) -> torch.Tensor:
-    "Bytes (n, H, W, 3) as the network's input, float32 (n, 3, H, W)."
-    scaled = torch.from_numpy(frames).permute(0, 3, 1, 2).to(torch.float32) / 255
-    return (scaled - torch.from_numpy(mean).view(3, 1, 1)) / torch.from_numpy(std).view(3, 1, 1)
+def _prepare(
+    frames: np.ndarray,  # uint8 (n, H, W, 3)
+    colours: Iterable[np.ndarray],  # mean and standard deviation of red, green and blue
+    device: str | torch.device = "cpu",  # where the network is
+) -> torch.Tensor:  # float32 (n, 3, H, W)
+    "Bytes as the network's input."
+    scaled = torch.from_numpy(frames).to(device).permute(0, 3, 1, 2).to(torch.float32) / 255
+    shift, factor = (torch.from_numpy(each).to(device).view(3, 1, 1) for each in colours)
+    return (scaled - shift) / factor
 
 # %% ../../nbs/2_method/93_backbone.ipynb #bb-017
 def _published(settings: BackboneWeights) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -102,7 +108,7 @@ def backbone_arrays(
     colours = {name: np.array(value) for name, value in INPUT.items()}
     if source == "random":
         frames = [read_frames(path, settings.frames, settings.size) for path in media]
-        calibrate(network, _prepare(np.concatenate(frames), *(c.astype(np.float32) for c in colours.values())))
+        calibrate(network, _prepare(np.concatenate(frames), (c.astype(np.float32) for c in colours.values())))
         arrays = {name: network.state_dict()[name].numpy() for name in _wanted(network)}
     elif source == "published":
         arrays, colours = _published(settings)
@@ -146,7 +152,7 @@ class Backbone:
         def one(batch: np.ndarray) -> np.ndarray:
             full = np.zeros((batch_size, *batch.shape[1:]), np.uint8)
             full[: len(batch)] = batch
-            x = _prepare(full, *self.colours).to(self.device, memory_format=torch.channels_last)
+            x = _prepare(full, self.colours, self.device).contiguous(memory_format=torch.channels_last)
             return self.network(x)[: len(batch)].flatten(1).float().cpu().numpy()
 
         return in_threads(one, batches, workers if self.device.type == "cpu" else 1)

@@ -397,7 +397,7 @@ def extract(
     extractor: Extractor,  # of one modality
     folder: str | Path,  # the store: a folder of its own, made if need be
     shard_clips: int = 64,  # clips per file, 1 or more
-    threads: int = 2,  # threads that decode in the background, 1 or more
+    threads: int | None = None,  # threads that decode in the background; None: the extractor's `readers`, or 2
     max_failures: float = 0.0,  # share of clips that may fail
     verbose: bool = False,  # show progress on standard error
     others: Iterable[Path] = (),  # stores that may hold some of the clips already
@@ -409,7 +409,7 @@ def extract(
         shards = _take_over(folder, set(keys), others, verbose)
         groups = _group(rows, keys, _held(shards), shard_clips)
         clips = [clip for group in groups for clip in group]
-        waiting = _read_ahead(clips, extractor, root, threads)
+        waiting = _read_ahead(clips, extractor, root, threads or int(getattr(extractor, "readers", 2)))
         shown = progress(waiting, f"{extractor.modality} features", total=len(clips), verbose=verbose)
         made, failures = _compute(groups, iter(shown), extractor, (root, folder), len(rows), max_failures)
         shards = _compact(folder, shards | made, set(keys), shard_clips)

@@ -112,6 +112,12 @@ class OfMedia:
         "What is missing of a clip's file that could be read."
         return "; ".join(probe(root / row["media"], self.limits).missing) if row["media"] else ""
 
+    @property
+    def readers(self) -> int:
+        "Threads that decode: two beside networks on the processor, one per core beside a graphics card."
+        device = getattr(getattr(self, "network", None), "device", None)
+        return 2 if device is None or device.type == "cpu" else max(2, os.cpu_count() or 2)
+
 # %% ../../nbs/2_method/08_extractors.ipynb #12-016
 class VisualExtractor(OfMedia):
     "Inception-V3 features of evenly spaced frames."

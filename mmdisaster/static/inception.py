@@ -63,9 +63,10 @@ def _empty_network() -> nn.Module:
 # %% ../../nbs/2_method/01_inception.ipynb #08-020
 def normalise(
     frames: np.ndarray,  # uint8 (n, H, W, 3)
+    device: str | torch.device = "cpu",  # where that happens; bytes travel there
 ) -> torch.Tensor:  # float32 (n, 3, H, W), between -1 and 1, channels last in memory
     "Turn bytes into the network's input."
-    return torch.from_numpy(frames).permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1)
+    return torch.from_numpy(frames).to(device).permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1)
 
 # %% ../../nbs/2_method/01_inception.ipynb #08-020bx
 MINIMUM = 75  # pixels, height and width
@@ -117,7 +118,7 @@ def _pooled(
     full = np.zeros((batch_size, *check_frames(frames).shape[1:]), np.uint8)
     full[: len(frames)] = frames
     weight = next(network.parameters())
-    found = network(normalise(full).to(weight.device, weight.dtype))[: len(frames)].float().cpu().numpy()
+    found = network(normalise(full, weight.device).to(weight.dtype))[: len(frames)].float().cpu().numpy()
     if not np.isfinite(found).all():
         raise FloatingPointError(f"features must be finite, were not in {weight.dtype}; precision must be 'float32'")
     return found

@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..core import derive_seed
+from ..devices import single_precision
 from ..words.pickles import RefusedPickle, program_names
 
 Item = TypeVar("Item")
@@ -217,7 +218,7 @@ def in_threads(
     cores = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(workers or cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            with single_precision():
                 return list(pool.map(torch.inference_mode()(function), items))
     finally:
         torch.set_num_threads(cores)  # a new thread starts with what the last one had set

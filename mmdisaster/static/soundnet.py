@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from ..core import digest_arrays
-from ..devices import pick_device
+from ..devices import pick_device, single_precision
 from ..settings.sources import SoundNetSource, SoundNetWeights
 from mmdisaster.static.networks import (
     calibrate,
@@ -240,5 +240,5 @@ class SoundNetFeatures:
         samples: int,  # of the whole sound
     ) -> np.ndarray:  # float32 (steps, 1024)
         "Features of a sound of any length, read piece by piece; silence stands in for what `read` doesn't give."
-        with torch.inference_mode():
+        with torch.inference_mode(), single_precision():
             return np.concatenate(list(_pieces(self._one, read, samples)))

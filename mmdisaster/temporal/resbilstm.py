@@ -64,6 +64,17 @@ def reversal(
     starts = torch.cumsum(batch_sizes, 0) - batch_sizes  # the first row of each step
     return starts[torch.bincount(clip)[clip] - 1 - step] + clip
 
+# %% ../../nbs/2_method/10_resbilstm.ipynb #c-compact-x
+def _compact(
+    weights: list[Tensor],  # W, U and two biases of each direction
+) -> list[Tensor]:
+    "The same values, one after the other in memory, matrices first."
+    order = sorted(range(len(weights)), key=lambda number: weights[number].ndim == 1)
+    sizes = [weights[number].numel() for number in order]
+    parts = torch.cat([weights[number].reshape(-1) for number in order]).split(sizes)
+    placed = dict(zip(order, parts, strict=True))
+    return [placed[number].view(weight.shape) for number, weight in enumerate(weights)]
+
 # %% ../../nbs/2_method/10_resbilstm.ipynb #13-018
 class BiLSTM(nn.Module):
     "An LSTM layer on packed sequences, in both directions or forwards only."
@@ -86,6 +97,8 @@ class BiLSTM(nn.Module):
         self,
         x: PackedSequence,  # packed sequences
     ) -> Tensor:
+        if x.data.is_cuda and not self.dropout.p:
+            return self.fused(x)
         backwards = reversal(x.batch_sizes).to(x.data.device)
         ahead, *back = self.inputs(x.data).chunk(self.directions, dim=1)  # (total steps, 4·units) each
         gates = torch.stack([ahead, *(part[backwards] for part in back)])  # (directions, total steps, 4·units)
@@ -101,6 +114,19 @@ class BiLSTM(nn.Module):
             states.append(h)
         ahead, *back = torch.cat(states, dim=1)  # (total steps, units) each
         return torch.cat([ahead, *(part[backwards] for part in back)], dim=1)  # (total steps, directions·units)
+
+    def fused(
+        self,
+        x: PackedSequence,  # packed sequences
+    ) -> Tensor:  # (total steps, directions·units)
+        "The same by torch's own LSTM, which a graphics card computes in few kernels; without dropout of states."
+        weights = []
+        inputs = (part.chunk(self.directions) for part in self.inputs.parameters())
+        for W, b, U in zip(*inputs, self.recurrent, strict=True):
+            weights += [W, U.T, b, torch.zeros_like(b)]
+        zero = x.data.new_zeros(self.directions, int(x.batch_sizes[0]), self.units)  # (directions, n, units)
+        start, both, learning = (zero, zero), self.directions == 2, torch.is_grad_enabled()
+        return torch.lstm(x.data, x.batch_sizes, start, _compact(weights), True, 1, 0.0, learning, both)[0]
 
 # %% ../../nbs/2_method/10_resbilstm.ipynb #13-029
 class ResidualBiLSTM(nn.Module):

@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..core import derive_seed, progress
 from ..data.sequences import Gather, Sequences
-from ..devices import pick_device, torch_stream, torch_threads
+from ..devices import pick_device, single_precision, torch_stream, torch_threads
 from ..settings.reading import check_section
 from ..settings.sections import Baseline, Temporal
 from .resbilstm import pack, repack
@@ -89,7 +89,7 @@ def run_network(
 ) -> np.ndarray:  # (n, any) float32
     "Run a network over clips 0 … n − 1, without dropout and gradients."
     network.eval()
-    with torch.no_grad():
+    with torch.no_grad(), single_precision():
         starts = range(0, n, batch_size)
         parts = ((call or network)(take(np.arange(i, min(i + batch_size, n)))).cpu().numpy() for i in starts)
         first = next(parts)
@@ -178,7 +178,7 @@ def train_network(
     history: list[dict[str, float]] = []
     best_epoch, best_loss, best_weights = 0, np.inf, deepcopy(network.state_dict())
     stream = torch_stream(derive_seed(settings.seed, "dropout"), settings.device)
-    with stream, torch_threads(settings.threads):
+    with stream, torch_threads(settings.threads), single_precision():
         for epoch in progress(range(1, settings.max_epochs + 1), name, verbose=verbose):
             cuts = range(settings.batch_size, len(Y), settings.batch_size)
             batches = np.split(order.permutation(len(Y)), cuts)
