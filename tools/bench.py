@@ -1,7 +1,8 @@
 """Measure what size and speed cost, and write them down:  python tools/bench.py [PART ...]
 
 Parts: extraction, networks, predict, nothing (tools/bench_clips.py, on the clips that `make repro` left), machine
-(tools/bench_machine.py) and memory (tools/memory.py); without a name all of them. Each runs in a
+(tools/bench_machine.py), memory (tools/memory.py) and card (tools/bench_card.py, the paper's scale on a graphics card);
+without a name all of them, card where there is one. Each runs in a
 process of its own; what the other parts found before stays. Writes results/bench.json and results/bench.md. Seconds
 differ from machine to machine, and from run to run, so no stage makes them; compare ratios, which come from one run.
 """
@@ -18,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from mmdisaster.core import atomic_path, load_json, save_json
+from mmdisaster.devices import pick_device
 from mmdisaster.pages.tables import markdown_table
 from mmdisaster.study.costs import machine_words
 
@@ -25,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "results" / "bench.json"
 MEMORY = ["--clips", "1500,15000,150000", "--distinct", "15000", "--network", "narrow", "--batches", "200"]
 MIB = 2**20
+OPERATIONS = 2 * 5.71e9  # of Inception-V3 at 299 px, two for each multiplication (torchvision's own count)
 
 
 def by_script(name: str, *words: str) -> Callable[[], dict]:
@@ -57,6 +60,7 @@ PARTS: dict[str, Callable[[], dict]] = {
     **{name: of_clips(name) for name in ("extraction", "networks", "predict", "nothing")},
     "machine": by_script("bench_machine.py"),
     "memory": by_script("memory.py", *MEMORY, "--out"),
+    "card": by_script("bench_card.py"),
 }
 
 
@@ -125,6 +129,33 @@ def lines_of_memory(found: dict) -> list[list[str]]:
     return [[step, *(f"{found['clips'][size][step]['peak_rss'] / MIB:,.0f}" for size in sizes)] for step in steps]
 
 
+def lines_of_card(found: dict) -> list[list[str]]:
+    """From the first clip to Table II, extraction beside its limits, networks, agreement with the CPU."""
+    took, frames, product = found["seconds"], found["frames"], found["product"]
+    lines = [[f"the whole: {', '.join(took)}", f"{sum(took.values()) / 60:.1f} min", ""]]
+    lines += [[name, f"{seconds:.0f} s", ""] for name, seconds in took.items()]
+    for precision in (name for name in frames if name != "cpu"):
+        about = frames[precision]
+        passes = max(each["there"] for each in about["forward"])
+        share = about["frames_per_second"] / passes
+        words = f"{about['frames']:,} frames extracted in {precision}, {about['readers']} threads decode"
+        lines.append([words, f"{about['frames_per_second']:,.0f} a second", f"{share:.2f} of the passes alone"])
+        for each in about["forward"]:
+            speed = each["there"] * OPERATIONS / product[precision]
+            words = f"Inception-V3's passes in {precision}, {each['together']} frames together"
+            limit = f"{speed:.0%} of a plain matrix product; {each['sent']:,.0f} with their way to the card"
+            lines.append([words, f"{each['there']:,.0f} a second", limit])
+        lines.append([f"features in {precision} beside the CPU's", f"{about['moved']:.4f} standard deviations", ""])
+    for name, each in found["networks"].items():
+        others = f"step by step {each['step by step']:.2f} s, one core of the CPU {each['cpu']:.2f} s"
+        lines.append([f"epoch of the {name} network, all steps at once", f"{each['at once']:.2f} s", others])
+    differ = max(each["probabilities_differ"] for each in found["networks"].values())
+    lines.append(["probabilities of the card's networks, run on the CPU", f"differ by {differ:.0e} at most", ""])
+    rows = ", ".join(f"{name} {found['rows'][name]:.3f}" for name in ("late", "proposed"))
+    lines.append([f"micro F1 of test clips: {rows}", "simulated clips, random weights, one split", ""])
+    return [*lines, ["most memory of the card", f"{found['peak_gib']:.1f} GiB", ""]]
+
+
 TABLES: dict[str, tuple[str, Callable[[dict], list[list[str]]], list[str]]] = {  # part → heading, lines, columns
     "extraction": ("Extraction", lines_of_extraction, ["What", "Ratio", "Seconds"]),
     "networks": (
@@ -136,6 +167,7 @@ TABLES: dict[str, tuple[str, Callable[[dict], list[list[str]]], list[str]]] = { 
     "predict": ("Prediction, the whole command", lines_of_commands, ["Command", "On the wall", "Processor"]),
     "nothing": ("The pipeline where nothing changed", lines_of_commands, ["Command", "On the wall", "Processor"]),
     "memory": ("Peak memory, MiB", lines_of_memory, []),
+    "card": ("The paper's scale on a graphics card", lines_of_card, ["What", "Found", "Beside it"]),
 }
 
 
@@ -168,7 +200,7 @@ def main(arguments: list[str]) -> int:
         print(f"parts are {', '.join(PARTS)}; {unknown[0]!r} is none", file=sys.stderr)
         return 2
     record = load_json(OUT) if OUT.is_file() else {}
-    for name in arguments or PARTS:
+    for name in arguments or [name for name in PARTS if name != "card" or pick_device().type != "cpu"]:
         print(f"{name} ...", file=sys.stderr, flush=True)
         record[name] = {"machine": machine_words(), "found": PARTS[name]()}
         print(json.dumps(record[name]["found"], indent=1), file=sys.stderr)

@@ -22,7 +22,7 @@ from ..settings.sources import BackboneSource, BackboneWeights
 from .extraction import Extractor
 from .extractors import VisualExtractor, fingerprint
 from .inception import torchvision_models
-from .networks import calibrate, check_arrays, in_threads, read_weights
+from .networks import FEEDERS, calibrate, check_arrays, in_threads, read_weights
 
 _DEFAULT = BackboneSource()
 
@@ -155,7 +155,7 @@ class Backbone:
             x = _prepare(full, self.colours, self.device).contiguous(memory_format=torch.channels_last)
             return self.network(x)[: len(batch)].flatten(1).float().cpu().numpy()
 
-        return in_threads(one, batches, workers if self.device.type == "cpu" else 1)
+        return in_threads(one, batches, workers if self.device.type == "cpu" else FEEDERS)
 
 # %% ../../nbs/2_method/93_backbone.ipynb #bb-027
 class BackboneExtractor(VisualExtractor):

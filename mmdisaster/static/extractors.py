@@ -114,9 +114,9 @@ class OfMedia:
 
     @property
     def readers(self) -> int:
-        "Threads that decode: two beside networks on the processor, one per core beside a graphics card."
+        "Threads that decode: two beside networks on the processor, four beside a graphics card."
         device = getattr(getattr(self, "network", None), "device", None)
-        return 2 if device is None or device.type == "cpu" else max(2, os.cpu_count() or 2)
+        return 2 if device is None or device.type == "cpu" else 4
 
 # %% ../../nbs/2_method/08_extractors.ipynb #12-016
 class VisualExtractor(OfMedia):

@@ -19,6 +19,7 @@ from ..core import digest_arrays
 from ..devices import pick_device
 from ..settings.sources import InceptionSource, InceptionWeights
 from mmdisaster.static.networks import (
+    FEEDERS,
     calibrate,
     check_arrays,
     fill,
@@ -149,7 +150,7 @@ class InceptionV3:
         workers: int | None = None,  # threads; None means as many as there are cores
     ) -> list[np.ndarray]:  # each float32 (n, 2048)
         "Features of frames that are in batches already."
-        workers = workers if self.device.type == "cpu" else 1
+        workers = workers if self.device.type == "cpu" else FEEDERS
         return in_threads(lambda batch: _pooled(self.network, batch, batch_size), batches, workers)
 
     def extract(

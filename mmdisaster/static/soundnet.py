@@ -22,6 +22,7 @@ from ..core import digest_arrays
 from ..devices import pick_device, single_precision
 from ..settings.sources import SoundNetSource, SoundNetWeights
 from mmdisaster.static.networks import (
+    FEEDERS,
     calibrate,
     check_arrays,
     fill,
@@ -228,7 +229,7 @@ class SoundNetFeatures:
         workers: int | None = None,  # threads; None means as many as there are cores
     ) -> list[np.ndarray]:  # each float32 (steps, 1024)
         "Features of waveforms."
-        return in_threads(self._one, waveforms, workers if self.device.type == "cpu" else 1)
+        return in_threads(self._one, waveforms, workers if self.device.type == "cpu" else FEEDERS)
 
     def _one(self, waveform: np.ndarray) -> np.ndarray:
         features = self.network.features(scaled(waveform).to(self.device))  # (1, 1024, steps)

@@ -169,8 +169,8 @@ def summarize(
     clip = _clip_and_step(h.batch_sizes)[0].to(h.data.device)  # (total steps,)
     n, width = int(h.batch_sizes[0]), h.data.shape[1]
     if how == "last":
-        last = torch.zeros(n, dtype=torch.long, device=clip.device)
-        last[clip] = torch.arange(len(clip), device=clip.device)  # a later step overwrites an earlier one
+        starts = torch.cumsum(h.batch_sizes, 0) - h.batch_sizes  # the first row of each step
+        last = starts.to(clip.device)[torch.bincount(clip) - 1] + torch.arange(n, device=clip.device)  # (n,) rows
         ahead = width // directions  # columns
         out = torch.cat([h.data[last, :ahead], h.data[:n, ahead:]], dim=1)
     elif how == "max":
