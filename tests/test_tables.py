@@ -94,6 +94,7 @@ TOLD = {  # kind → file, what is said of it
     "comment inside": (TEXT + "# the end\n", "row 32: must be a clip, is a comment, was '# the end'"),
     "pipes": (TEXT.replace(",", "|"), "row 1: cells must be separated by commas, was '|'"),
     "short row": (TEXT + "c99,a.mp4\n", "row 32: must have 5 cells, as the header has, was 2 cells"),
+    "behind quotes": (TEXT + 'c99,v,"wind"y,Fire,Flood\n', "row 32: must be cells between commas: ',' expected after"),
     "Labels": (table(Labels="x"), "row 1, column 'Labels': is there beside 'labels'; take one of them out"),
     "Clip ID": (table(**{"Clip ID": "x"}), "row 1, column 'Clip ID': is there beside 'clip_id'"),
     "LABELS alone": (TEXT.replace("labels", "LABELS"), "'LABELS': is unknown; did you mean 'labels'?"),

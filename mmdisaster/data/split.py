@@ -282,7 +282,8 @@ def sibling_words(
         return "No test clip has a sibling, another clip of its video, among the training clips."
     tested = round(shared["siblings"] / shared["share"])
     counted = f"{shared['siblings']:,} of {tested:,} test clips ({100 * shared['share']:.0f} %)"
-    return f"{counted} have a sibling, another clip of their video, among the training clips."
+    verb = "has" if shared["siblings"] == 1 else "have"
+    return f"{counted} {verb} a sibling, another clip of their video, among the training clips."
 
 # %% ../../nbs/3_data/04_split.ipynb #02-032
 def save_split(

@@ -81,18 +81,21 @@ def _header_problem(text: str) -> Problem | None:
 def _short(
     text: str,  # of a CSV file
 ) -> Problem | None:
-    "The first row that has not all its cells, or is a comment."
-    width = 0
+    "The first row that has not all its cells, has text behind a quoted cell, or is a comment."
+    width = number = 0
     try:
-        for number, cells in enumerate(csv.reader(io.StringIO(text, newline="")), start=1):
+        for number, cells in enumerate(csv.reader(io.StringIO(text, newline=""), strict=True), start=1):
             width = width or len(cells)
             if any(cells) and cells[0].lstrip().startswith("#") and not any(cells[1:]):
                 return Problem(number, None, cells[0], "must be a clip, is a comment", "take this line out")
             if any(cells) and len(cells) < width:
                 expected = f"must have {width} cells, as the header has, was {len(cells)} cells"
                 return Problem(number, None, None, expected, "an empty cell needs its comma, too")
-    except csv.Error:  # a cell that is longer than the module takes, and that pandas reads
-        return None
+    except csv.Error as error:
+        if "field limit" in str(error):  # a cell that is longer than the module takes, and that pandas reads
+            return None
+        expected, advice = f"must be cells between commas: {error}", 'a quote inside quotes is written ""'
+        return Problem(number + 1, None, None, expected, advice)
     return None
 
 # %% ../../nbs/3_data/90_tables.ipynb #c017
