@@ -33,9 +33,10 @@ _DEFAULT = Fusion()
 def join_features(
     temporal: Mapping[str, np.ndarray],  # modality → temporal features, (clips, width)
     order: Iterable[str] = ORDER,  # modalities, first columns first
+    clips: np.ndarray | slice = slice(None),  # which of them
 ) -> np.ndarray:  # F, (clips, sum of widths)
     "Concatenate the modalities' features (lines 1 to 5)."
-    return np.hstack([temporal[modality] for modality in order])
+    return np.hstack([temporal[modality][clips] for modality in order])
 
 # %% ../../nbs/2_method/17_algorithm1.ipynb #20-013
 def rank_features(
@@ -106,7 +107,9 @@ def _rank_varied(
     "Rank the features that take part."
     X, Y, X_val, Y_val = data
     columns, importances = np.flatnonzero(varied), np.zeros(len(varied))
-    found = rank_features((X[:, columns], Y, X_val[:, columns], Y_val), settings, n_jobs)
+    if not varied.all():
+        X, X_val = X[:, columns], X_val[:, columns]
+    found = rank_features((X, Y, X_val, Y_val), settings, n_jobs)
     importances[columns] = found.importances
     return Ranking(importances, np.concatenate([columns[found.order], np.flatnonzero(~varied)]))
 

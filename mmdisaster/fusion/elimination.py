@@ -148,13 +148,15 @@ def walk(
 ) -> np.ndarray:  # score after 0, 1, … drops, at least until the rule stops; NaN where the rule needs none, (rounds,)
     "Score one round after the other (lines 13 to 21)."
     ours = isinstance(estimator, WeightedPowersetSVC)
-    gram = gram and ours and estimator.kernel == "linear" and estimator.multiclass != "crammer-singer"
-    gram = gram and choose_solver(estimator.solver, "linear", estimator.multiclass, len(data[0])) == "libsvm"
+    solver = choose_solver(estimator.solver, estimator.kernel, estimator.multiclass, len(data[0])) if ours else ""
+    gram = gram and solver == "libsvm" and estimator.kernel == "linear" and estimator.multiclass != "crammer-singer"
     score = delayed(_gram_scores if gram else _plain_scores)
     first = 1 if stop == "algorithm" and len(order) > 1 else 0  # the box never scores all features
-    size = LONG if stop == "full" else CHUNK
-    chunks = [range(max(k, first), min(k + size, len(order))) for k in range(0, len(order), size)]
-    jobs, scores = effective_n_jobs(n_jobs) if ours else 1, np.full(first, np.nan)
+    jobs, size = effective_n_jobs(n_jobs) if ours else 1, LONG if stop == "full" else CHUNK
+    if solver == "interior-point":  # a round is long, and solves pairs at once
+        jobs = size = 1
+    rounds, scores = 1 if stop == "none" else len(order), np.full(first, np.nan)
+    chunks = [range(max(k, first), min(k + size, rounds)) for k in range(0, rounds, size)]
     batches = [chunks[i : i + jobs] for i in range(0, len(chunks), jobs)]
     with threadpool_limits(1, user_api="blas"), Parallel(jobs, prefer="threads") as parallel:
         for batch in progress(batches, "elimination", verbose=verbose):
@@ -267,7 +269,8 @@ class RecursiveElimination(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         self.scores_ = scores[: last + 1]
         self.score_, self.n_features_ = float(scores[drops]), len(self.ranking_) - drops
         self.support_ = np.isin(np.arange(self.n_features_in_), self.ranking_[: self.n_features_])
-        self.estimator_ = clone(self._inner()).fit(data[0][:, self.support_], data[1])
+        kept = data[0] if self.support_.all() else data[0][:, self.support_]
+        self.estimator_ = clone(self._inner()).fit(kept, data[1])
         return self
 
     @property

@@ -111,6 +111,18 @@ def _start(
     short = 1 - rows @ weights
     return _Inside(weights, alpha, cost - alpha, np.maximum(-short, 0) + 1, np.maximum(short, 0) + 1)
 
+# %% ../../nbs/2_method/15_pairs.ipynb #p-019b
+def _products(
+    rows: np.ndarray,  # y (x, 1), (n, d + 1)
+    share: np.ndarray,  # above 0, (n,)
+) -> np.ndarray:  # (d + 1, d + 1)
+    "The weighted sum of each row's products with itself."
+    total = np.zeros((rows.shape[1], rows.shape[1]))
+    for some in gen_batches(len(rows), 4096):
+        weighted = rows[some] * np.sqrt(share[some])[:, None]
+        total += weighted.T @ weighted
+    return total
+
 # %% ../../nbs/2_method/15_pairs.ipynb #p-020
 def _newton(
     rows: np.ndarray,  # y (x, 1), (n, d + 1)
@@ -119,8 +131,7 @@ def _newton(
     "Newton's equations at a point, solved."
     ridge = np.append(np.ones(rows.shape[1] - 1), 0)
     share = 1 / (at.excess / at.alpha + at.loss / at.rest)
-    weighted = rows * np.sqrt(share)[:, None]
-    factor = cho_factor(weighted.T @ weighted + np.diag(ridge), check_finite=False)
+    factor = cho_factor(_products(rows, share) + np.diag(ridge), check_finite=False)
     short = rows @ at.weights + at.loss - 1 - at.excess
     pull = rows.T @ at.alpha - ridge * at.weights
 
@@ -166,7 +177,9 @@ def solve_pair(
 ) -> tuple[np.ndarray, float, float]:  # w, (d,); b; and the gap that is left, in units of the objective
     "The two-class machine by an interior-point method."
     turned, few = qr(X.T, mode="economic") if len(X) < X.shape[1] else (None, X.T)
-    rows = np.column_stack([few.T, np.ones(len(X))]) * signs[:, None]
+    rows = np.column_stack([few.T, np.ones(len(X))])
+    rows *= signs[:, None]
+    del X, few  # which nobody else holds: of many clips each takes as much as `rows`
     at, gap = _start(rows, cost), np.inf
     for _ in range(max_iter):
         size, losses = at.weights[:-1] @ at.weights[:-1], np.maximum(1 - rows @ at.weights, 0)
@@ -179,7 +192,7 @@ def solve_pair(
         except LinAlgError:  # no digits left; the gap says whether it is enough
             break
     w = at.weights[:-1] if turned is None else turned @ at.weights[:-1]
-    return w, _offset(X @ w, signs, cost), float(gap)
+    return w, _offset(signs * (rows[:, :-1] @ at.weights[:-1]), signs, cost), float(gap)
 
 # %% ../../nbs/2_method/15_pairs.ipynb #p-033
 def _mehrotra(
@@ -226,7 +239,8 @@ class InteriorPointSVC(ClassifierMixin, BaseEstimator):
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
         cost = self.C * _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        X, y, cost = X[cost > 0], y[cost > 0], cost[cost > 0]
+        if not (seen := cost > 0).all():
+            X, y, cost = X[seen], y[seen], cost[seen]
         self.classes_, numbers = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y must have clips of more than one class, had {self.classes_.tolist()}")

@@ -9,6 +9,7 @@ __all__ = ['TOGETHER', 'gini_impurity', 'Ranking', 'rank_by', 'gini_ranking', 'G
 from typing import NamedTuple, Self
 
 import numpy as np
+from joblib import effective_n_jobs
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.inspection import permutation_importance
@@ -45,7 +46,7 @@ def rank_by(
     return Ranking(importances, np.argsort(-importances, kind="stable"))
 
 # %% ../../nbs/2_method/14_ranking.ipynb #rk-002
-TOGETHER = 25  # trees that are in memory at once
+TOGETHER = 4  # trees per process that are in memory at once
 
 
 def _forest_importances(
@@ -57,8 +58,9 @@ def _forest_importances(
 ) -> np.ndarray:  # (d,); they sum to 1, or are 0 where no tree could split
     "Importances of scikit-learn's forest of the same seed, which isn't kept."
     stream, found = check_random_state(random_state), list[np.ndarray]()
-    for first in range(0, n_trees, TOGETHER):
-        number = min(TOGETHER, n_trees - first)
+    together = TOGETHER * effective_n_jobs(n_jobs)
+    for first in range(0, n_trees, together):
+        number = min(together, n_trees - first)
         forest = RandomForestClassifier(number, criterion="gini", random_state=stream, n_jobs=n_jobs).fit(X, classes)
         found += [tree.feature_importances_ for tree in forest.estimators_ if tree.tree_.node_count > 1]
     mean = np.mean(found, axis=0) if found else np.zeros(X.shape[1])

@@ -13,6 +13,8 @@ import json
 import reprlib
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
@@ -350,6 +352,15 @@ def _count(
         known[id(value)] = 1 + sum(_count(part, known) for part in parts)
     return known[id(value)]
 
+# %% ../../nbs/7_ground/05_reading.ipynb #r-032m
+@lru_cache(maxsize=8)
+def _parsed(
+    kind: str,  # a file's ending
+    text: str,  # what it holds
+) -> Any:  # to be copied, not to be changed
+    "The values in a text."
+    return READERS[kind](text)
+
 # %% ../../nbs/7_ground/05_reading.ipynb #r-032
 def read_values(
     path: str | Path,  # .yaml, .yml, .toml or .json
@@ -360,14 +371,14 @@ def read_values(
         raise SettingsError(str(path), [f"must be a {', '.join(READERS)} file"])
     text = _text(path)
     try:
-        found = READERS[path.suffix.lower()](text)
+        found = _parsed(path.suffix.lower(), text)
     except (ValueError, RecursionError, YAMLError) as error:
         raise SettingsError(str(path), [f"can't be read: {_in_words(error)}"]) from None
     if not isinstance(found, dict | None):
         raise SettingsError(str(path), [f"must hold sections, holds a {type(found).__name__}"])
     if _count(found, {}) > MOST_VALUES:
         raise SettingsError(str(path), [f"must hold {MOST_VALUES:,} values at most, holds more"])
-    return found or {}
+    return deepcopy(found) or {}
 
 # %% ../../nbs/7_ground/05_reading.ipynb #r-034
 def parse_change(

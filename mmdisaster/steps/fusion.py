@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from sklearn.utils import gen_batches
 
 from ..data.split import Split as Parts
 from ..fusion.algorithm1 import Algorithm1, join_features
@@ -26,10 +27,10 @@ def fit_algorithm1(
     verbose: bool = False,  # show progress on standard error
 ) -> Algorithm1:  # fitted
     "Rank and weigh on training clips, eliminate by validation clips."
-    F = join_features(temporal, order)
-    train, validation = split.rows("train"), split.rows("validation")
+    train, validation = (split.rows(part) for part in ("train", "validation"))
+    held_out = join_features(temporal, order, validation), split.Y[validation]
     algorithm = Algorithm1.from_settings(settings, ranking=ranking, verbose=verbose)
-    return algorithm.fit(F[train], split.Y[train], validation=(F[validation], split.Y[validation]))
+    return algorithm.fit(join_features(temporal, order, train), split.Y[train], validation=held_out)
 
 # %% ../../nbs/4_experiment/17_fusion.ipynb #g-006
 def score_algorithm1(
@@ -38,8 +39,12 @@ def score_algorithm1(
     order: Sequence[str],  # in which modalities are joined
 ) -> dict[str, np.ndarray]:  # "scores" and "decisions", each (clips, concepts)
     "Score clips by their temporal features."
-    F = join_features(temporal, order)
-    return {"scores": algorithm.decision_function(F), "decisions": algorithm.predict(F).astype(np.uint8)}
+    scores, decisions = [], []
+    for clips in gen_batches(len(temporal[order[0]]), 8192):
+        F = join_features(temporal, order, clips)
+        scores.append(algorithm.decision_function(F))
+        decisions.append(algorithm.predict(F).astype(np.uint8))
+    return {"scores": np.concatenate(scores), "decisions": np.concatenate(decisions)}
 
 # %% ../../nbs/4_experiment/17_fusion.ipynb #gr-002
 def inspect_algorithm1(
@@ -52,4 +57,4 @@ def inspect_algorithm1(
     rows = split.rows("train")
     if algorithm.refit == "both":
         rows = np.concatenate([rows, split.rows("validation")])
-    return algorithm_facts(algorithm, join_features(temporal, order)[rows], split.Y[rows])
+    return algorithm_facts(algorithm, join_features(temporal, order, rows), split.Y[rows])

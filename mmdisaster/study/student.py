@@ -31,6 +31,7 @@ from mmdisaster.static.soundnet import (
     SoundNetFeatures,
     check_waveform,
 )
+from ..temporal.training import Adam
 
 # %% ../../nbs/5_doubt/10_student.ipynb #31-029
 def kl_divergence(
@@ -136,7 +137,7 @@ def check_lessons(
 # %% ../../nbs/5_doubt/10_student.ipynb #31-050
 def _epoch(
     student: Student,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Adam,
     lessons: Lessons,
     settings: Distillation,
     draw: np.random.Generator,
@@ -233,7 +234,7 @@ def distil_soundnet(
         first = draw.permutation(len(training.waveforms))[: settings.batch_size].tolist()
         calibrate(student, crops([training.waveforms[clip] for clip in first], round(settings.seconds * RATE)))
     student.to(device)
-    optimizer = torch.optim.Adam(student.parameters(), lr=settings.learning_rate)
+    optimizer = Adam(student.parameters(), settings.learning_rate)
     history: list[dict[str, float]] = []
     average = average_divergence(training.posteriors, validation.posteriors)
     best_epoch, lowest, best = 0, np.inf, _distilled(student, history, average, used)
