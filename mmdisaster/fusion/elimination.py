@@ -132,7 +132,8 @@ def _plain_scores(
     scores = []
     for dropped in drops:
         columns = np.sort(order[: len(order) - dropped])
-        scores.append(scorer(clone(estimator).fit(X[:, columns], Y), X_val[:, columns], Y_val))
+        kept, kept_val = (X, X_val) if len(columns) == X.shape[1] else (X[:, columns], X_val[:, columns])
+        scores.append(scorer(clone(estimator).fit(kept, Y), kept_val, Y_val))
     return scores
 
 # %% ../../nbs/2_method/16_elimination.ipynb #17-035
