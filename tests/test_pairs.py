@@ -107,3 +107,18 @@ def test_batches_change_no_bit(many_labelsets):
     margins = machine.svc_.decision_function(X[:500])
     assert np.array_equal(machine.labelset_scores(X)[:500], one_vs_rest(margins, 120))
     assert isinstance(machine.svc_, SVC)
+
+
+def test_without_elimination_one_round_is_scored(clips):
+    """Others would be thrown away, and of many clips each takes minutes."""
+    X, Y, *validation = clips
+
+    class Counted(WeightedPowersetSVC):
+        fitted = 0
+
+        def fit(self, X, Y):
+            Counted.fitted += 1
+            return super().fit(X, Y)
+
+    RecursiveElimination(Counted(solver="interior-point"), np.arange(X.shape[1]), "none").fit(X, Y, validation)
+    assert Counted.fitted == 2  # to be scored, and to be kept

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT, SMALL
 
 from mmdisaster.settings import Settings, SettingsError, read_settings
-from mmdisaster.settings.reading import merged, parse_change
+from mmdisaster.settings.reading import merged, parse_change, read_values
 
 sys.path.insert(0, str(ROOT / "tools"))
 from fuzz_settings import FILES, WRONG, at, fields, limits  # noqa: E402
@@ -158,3 +158,12 @@ def test_what_people_use_is_allowed():
 def test_changes_of_the_command_line(text):
     with pytest.raises(SettingsError):
         read_settings(None, dict([parse_change(text)]))
+
+
+def test_what_was_read_once_is_nobody_elses(tmp_path):
+    """The same text is parsed once; changing what came of it changes nothing for whoever reads it next."""
+    (path := tmp_path / "s.yaml").write_text("fusion: {C: 0.8}")
+    read_values(path)["fusion"]["C"] = 2
+    assert read_values(path) == {"fusion": {"C": 0.8}}
+    path.write_text("fusion: {C: 0.7}")
+    assert read_values(path) == {"fusion": {"C": 0.7}}

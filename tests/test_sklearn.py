@@ -1,5 +1,7 @@
 """Estimators keep scikit-learn's contract: its own checks, pipelines, searches, data frames."""
 
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -336,3 +338,14 @@ def test_networks_are_quiet(labelled, capfd, tmp_path):
     capfd.readouterr()
     DenseClassifier(max_epochs=2).fit(*labelled).predict(labelled[0])
     assert capfd.readouterr() == ("", "")
+
+
+def test_training_imports_no_compiler():
+    """`torch.optim`'s classes import it when they are first used, which takes seconds."""
+    lines = [
+        "import sys, numpy as np",
+        "from mmdisaster.temporal.classifiers import DenseClassifier",
+        "DenseClassifier(max_epochs=1).fit(np.eye(4), [0, 1, 0, 1])",
+        "sys.exit('torch._dynamo' in sys.modules)",
+    ]
+    assert subprocess.run([sys.executable, "-c", "\n".join(lines)]).returncode == 0
