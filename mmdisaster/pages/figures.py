@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from ..core import atomic_path
 from ..data.pictures import BOXES, LOOK, use_other_fonts
@@ -151,11 +151,12 @@ def elimination_curve(
 # %% ../../nbs/4_experiment/06_figures.ipynb #22-021bx
 def _loss_panel(ax: Axes, name: str, history: pd.DataFrame, kept: int) -> None:
     "One network's losses, with the epoch that is kept."
-    ax.plot(history["epoch"], history["train_loss"], color=PALETTE[0], label="training")
-    ax.plot(history["epoch"], history["validation_loss"], color=PALETTE[1], label="validation")
+    mark = "o" if len(history) == 1 else None  # a line of one point can't be seen
+    ax.plot(history["epoch"], history["train_loss"], color=PALETTE[0], marker=mark, label="training")
+    ax.plot(history["epoch"], history["validation_loss"], color=PALETTE[1], marker=mark, label="validation")
     ax.axvline(kept, color="0.6", linestyle=":", label="kept")
     ax.set(title=name, xlabel="epoch")
-    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True) if mark is None else FixedLocator([kept]))
 
 # %% ../../nbs/4_experiment/06_figures.ipynb #22-021
 ACROSS = 3  # panels side by side, so that letters can be read on a page
