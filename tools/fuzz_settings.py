@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from mmdisaster.core import digest_json
+from mmdisaster.runs import held
 from mmdisaster.settings import Settings, SettingsError, read_settings
 from mmdisaster.settings.reading import merged, read_values
 from mmdisaster.settings.sources import MODALITIES
@@ -162,9 +163,11 @@ def run(settings: Settings, folder: Path) -> None:
     from mmdisaster.steps.words import fit_weights, training_texts
 
     made = folder / digest_json(settings.corpus.model_dump())[:16]
-    if not (made / "corpus/corpus.json").is_file():
-        make_corpus(made / "corpus", settings.corpus)
-        make_calibration(made / "calibration", settings.corpus)
+    made.mkdir(parents=True, exist_ok=True)
+    with held(made / "making.lock", "the tiny corpus"):  # cases run side by side, and share it
+        if not (made / "corpus/corpus.json").is_file():
+            make_corpus(made / "corpus", settings.corpus)
+            make_calibration(made / "calibration", settings.corpus)
     corpus = read_corpus(made / "corpus")
     split = split_corpus(corpus.manifest, corpus.concepts, settings.split)
     texts = training_texts(corpus.manifest, split)
