@@ -20,6 +20,8 @@ from conftest import ROOT
 from safetensors.numpy import save
 
 from mmdisaster.core import load_arrays, load_provenance, save_arrays
+from mmdisaster.fusion.algorithm1 import Algorithm1
+from mmdisaster.fusion.saved import load_algorithm1, save_algorithm1
 from mmdisaster.settings.sources import Glove
 from mmdisaster.static.networks import check_arrays, read_weights
 from mmdisaster.temporal.classifiers import DenseClassifier, load_classifier, save_classifier
@@ -418,3 +420,20 @@ def test_each_outcome_is_told_from_the_others(tmp_path, monkeypatch):
     ]
     found = {case.number: case for case in fuzz.tried(iter(cases), 5)}
     assert [found[i].outcome for i in range(len(cases))] == [name.strip() for name in OUTCOMES]
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "two\nlines", "\x1b[2J"])
+def test_a_type_that_no_model_has_is_named_in_a_line(tmp_path, name):
+    """Whoever made the file chose the name."""
+    random = np.random.default_rng(0)
+    X, Y = random.normal(size=(40, 3)), random.integers(0, 2, (40, 2))
+    path = save_algorithm1(tmp_path / "a.skops", Algorithm1(n_trees=2).fit(X, Y))
+    with zipfile.ZipFile(path) as archive:
+        parts = {part: archive.read(part) for part in archive.namelist()}
+    parts["schema.json"] = json.dumps(json.loads(parts["schema.json"]) | {"__class__": name}).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for part, content in parts.items():
+            archive.writestr(part, content)
+    with pytest.raises(ValueError, match="holds types that no model has") as caught:
+        load_algorithm1(path)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 300

@@ -24,6 +24,7 @@ from .algorithm1 import Algorithm1
 from .elimination import RecursiveElimination
 from .pairs import InteriorPointSVC
 from .powerset import LabelPowerset, WeightedPowersetSVC
+from ..settings.reading import shown
 
 # %% ../../nbs/2_method/18_saved.ipynb #v-012
 def _renumber(
@@ -190,7 +191,9 @@ def load_algorithm1(
     check_archive(Path(path))
     foreign = sorted(set(skops.io.get_untrusted_types(file=Path(path))) - set(OWN_TYPES))
     if foreign:
-        raise ValueError(f"holds types that no model has: {', '.join(foreign)}")
+        words = ", ".join(name if name.isprintable() and len(name) < 100 else shown(name) for name in foreign[:5])
+        more = f" and {len(foreign) - 5:,} more" if foreign[5:] else ""
+        raise ValueError(f"holds types that no model has: {words}{more}")
     found = skops.io.load(Path(path), trusted=[*OWN_TYPES])
     width = int(getattr(found, "n_features_in_", 0)) if width is None else width
     concepts = len(getattr(found, "classes_", ())) if concepts is None else concepts
