@@ -87,7 +87,7 @@ distillation: .venv/installed scm
 costs: .venv/installed
 	OMP_NUM_THREADS=1 python tools/costs.py
 
-# ratios, seconds and memory of extraction, networks, Algorithm 1, commands, and of 150,000 clips, with 3 GB of temporary files;
+# ratios, seconds and memory of extraction, networks, Algorithm 1, commands, of 150,000 clips (3 GB of temporary files), and of a GPU where one is;
 # PARTS="extraction predict" measures some of it
 bench: .venv/installed
 	python tools/bench.py $(PARTS)
