@@ -296,10 +296,9 @@ def _text(
         raise SettingsError(str(path), [f"must be UTF-8 text, byte {byte:#04x} in line {line} is none"]) from None
 
 # %% ../../nbs/7_ground/05_reading.ipynb #r-032d
-def _yaml(
-    text: str,
-) -> Any:
-    "The values in YAML; raises `ValueError` where they lie too deep."
+@lru_cache(maxsize=8)
+def _yaml(text: str) -> Any:  # to be copied, not to be changed
+    "The values in YAML, parsed once for the same text; raises `ValueError` where they lie too deep."
     depth = 0
     for event in YAML(typ="safe", pure=True).parse(text):
         depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
@@ -352,15 +351,6 @@ def _count(
         known[id(value)] = 1 + sum(_count(part, known) for part in parts)
     return known[id(value)]
 
-# %% ../../nbs/7_ground/05_reading.ipynb #r-032m
-@lru_cache(maxsize=8)
-def _parsed(
-    kind: str,  # a file's ending
-    text: str,  # what it holds
-) -> Any:  # to be copied, not to be changed
-    "The values in a text."
-    return READERS[kind](text)
-
 # %% ../../nbs/7_ground/05_reading.ipynb #r-032
 def read_values(
     path: str | Path,  # .yaml, .yml, .toml or .json
@@ -371,7 +361,7 @@ def read_values(
         raise SettingsError(str(path), [f"must be a {', '.join(READERS)} file"])
     text = _text(path)
     try:
-        found = _parsed(path.suffix.lower(), text)
+        found = READERS[path.suffix.lower()](text)
     except (ValueError, RecursionError, YAMLError) as error:
         raise SettingsError(str(path), [f"can't be read: {_in_words(error)}"]) from None
     if not isinstance(found, dict | None):
