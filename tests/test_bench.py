@@ -35,6 +35,12 @@ def test_ratios_say_which_way_they_go():
     assert "plain loop ÷ extraction" in lines[1][0]
 
 
+@pytest.mark.skipif(bench.torch.cuda.is_available(), reason="there is a card")
+def test_a_card_that_is_not_there_is_told_at_once(capsys):
+    assert bench.main(["card"]) == 2
+    assert "card needs an NVIDIA card" in capsys.readouterr().err
+
+
 def test_an_unknown_part_is_named(capsys):
     assert bench.main(["memroy"]) == 2
     assert "'memroy' is none" in capsys.readouterr().err

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from mmdisaster.core import atomic_path, load_json, save_json
-from mmdisaster.devices import pick_device
 from mmdisaster.pages.tables import markdown_table
 from mmdisaster.study.costs import machine_words
 
@@ -200,9 +200,15 @@ def main(arguments: list[str]) -> int:
         print(f"parts are {', '.join(PARTS)}; {unknown[0]!r} is none", file=sys.stderr)
         return 2
     record = load_json(OUT) if OUT.is_file() else {}
-    for name in arguments or [name for name in PARTS if name != "card" or pick_device().type != "cpu"]:
+    card = torch.cuda.is_available()
+    if "card" in arguments and not card:
+        print("card needs an NVIDIA card, which torch doesn't find here", file=sys.stderr)
+        return 2
+    for name in arguments or [name for name in PARTS if name != "card" or card]:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        record[name] = {"machine": machine_words(), "found": PARTS[name]()}
+        found = PARTS[name]()
+        machine = f"{found['card']}; {machine_words()}" if name == "card" else machine_words()
+        record[name] = {"machine": machine, "found": found}
         print(json.dumps(record[name]["found"], indent=1), file=sys.stderr)
         save_json(OUT, record)
         with atomic_path(OUT.with_suffix(".md")) as temporary:

@@ -33,7 +33,6 @@ from mmdisaster.static.sources import make_extractor
 from mmdisaster.steps.corpus import make_calibration, make_corpus
 from mmdisaster.steps.static import extract_features, get_weights
 from mmdisaster.steps.temporal import learn_temporal
-from mmdisaster.study.costs import machine_words
 from mmdisaster.study.trials import run_trial, score_trial
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -158,7 +157,7 @@ def main(arguments: list[str]) -> int:
     if device.type == "cuda":  # named, so that more frames are allowed together than a processor's memory holds
         settings = with_changes(settings, {"modalities.visual.device": "cuda", "modalities.visual.batch_size": 320})
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    record: dict[str, Any] = {"machine": f"{card}; {machine_words()}", "seconds": {}}
+    record: dict[str, Any] = {"card": card, "seconds": {}}
     record["product"] = {
         str(dtype).removeprefix("torch."): product_speed(device, dtype) for dtype in (torch.float32, torch.float16)
     }
