@@ -5,9 +5,11 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
+import ready
 import yaml
 from own_corpus import build_corpus
 
@@ -51,6 +53,9 @@ def merge(params, changes):
 PRIVATE = ["tmp", "cache", "config.local"]  # of DVC, which git doesn't see
 
 
+LIFELINES = []  # of processes that are ready for stages, until the tests end
+
+
 def copy_project(target):
     """A fresh copy of the project's own files, with DVC ready and the small params."""
     for name in ["nbs", "mmdisaster", "tools"]:
@@ -72,7 +77,8 @@ def copy_project(target):
 def environment(folder):
     """Programs of this environment, against the copy's own library."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    own = {"PATH": path, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    return os.environ | own | {"PYTHONDONTWRITEBYTECODE": ""}  # modules are compiled once, not by each of many stages
 
 
 def command(folder, *arguments, check=True):
@@ -85,12 +91,22 @@ def command(folder, *arguments, check=True):
 def start(folder, *arguments, **options):
     """Start a program in a copy of the project; what it prints goes to the copy's log."""
     log = (folder / "log").open("a")
-    return subprocess.Popen(arguments, cwd=folder, env=environment(folder), stdout=log, stderr=log, **options)
+    options = {"env": environment(folder)} | options
+    return subprocess.Popen(arguments, cwd=folder, stdout=log, stderr=log, **options)
+
+
+@cache
+def prepared(folder):
+    """The environment of stages that run beside others: on one core, forked from a process that has the libraries."""
+    stages = environment(folder) | {"DVC_STAGE": "of a test", "LOKY_MAX_CPU_COUNT": "1"}
+    LIFELINES.append(ready.start(stages))
+    return stages
 
 
 def run_together(folder, *stages):
-    """Run stages that don't depend on each other at the same time."""
-    processes = [start(folder, "python", "tools/stage.py", *stage) for stage in stages]
+    """Run stages that don't depend on each other at the same time, as DVC runs them in `make repro`."""
+    programs = [("python", "tools/stage.py", *stage) for stage in stages]
+    processes = [start(folder, *program, env=prepared(folder)) for program in programs]
     for process in processes:
         assert process.wait() == 0, (folder / "log").read_text()[-4000:]
 
@@ -101,7 +117,7 @@ def read_notebook(path):
 
 MAKE = ["make", "-o", ".venv/installed"]  # what is installed is that already
 RUNS = {
-    "first_run": ["dvc", "repro"],
+    "first_run": ["python", "tools/repro.py"],
     "own_run": [*MAKE, "repro", "MANIFEST=own/clips.csv"],
 }
 

@@ -269,8 +269,10 @@ def test_the_audit_runs_on_the_small_corpus(first_run, tmp_path):
         params[section]["seeds"] = SEEDS
     params["tuning"] |= {"learning_rate": [0.001], "batch_size": [64], "hidden": [128], "units": [2], "C": [0.03]}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    for seed in SEEDS:
-        run_together(folder, *(["trials", f"by={by}", f"seed={seed}"] for by in ["clip", "video"]))
+    command(folder, "python", "tools/stage.py", "trials", "by=clip", "seed=2019")  # with processes of its own
+    run_together(
+        folder, ["trials", "by=clip", "seed=2020"], *(["trials", "by=video", f"seed={seed}"] for seed in SEEDS)
+    )
     run_together(folder, *(["variants", f"variant={name}"] for name in RUN["variants"]))
     run_together(folder, ["static", "variant=audio-shift-0"], ["comparison"])
     made = folder / "audit" / "data" / "variants"

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import nbformat
 import psutil
@@ -30,7 +32,7 @@ def project(tmp_path):
     """A project of one stage, `double`, that writes twice a setting."""
     (tmp_path / "nbs" / "stages").mkdir(parents=True)
     (tmp_path / "tools").mkdir()
-    for name in ["stage.py", "stages.py", "inprocess.py"]:
+    for name in ["stage.py", "stages.py", "inprocess.py", "ready.py"]:
         shutil.copy(ROOT / "tools" / name, tmp_path / "tools")
     (tmp_path / "params.yaml").write_text("report:\n  largest: 21\n")
     write_stage(
@@ -219,3 +221,120 @@ def test_a_stage_ends_with_the_program_that_runs_it_for_dvc(project):
     parent.kill()
     parent.stderr.read()  # until nobody has it open any more
     assert time.time() < deadline and list((project / "reports").iterdir()) == []
+
+
+PARENT = "psutil.Process().parent().cmdline()"  # of a stage: its keeper, a fork of what is ready, or who started it
+READY = """import os, signal, subprocess, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, wherever tests are started
+sys.path.insert(0, "tools")
+import ready
+lifeline = ready.start(os.environ)
+os.environ |= dict(pair.split("=") for pair in sys.argv[2:])
+for stage in sys.argv[1].split():
+    print(subprocess.call([sys.executable, "tools/stage.py", stage, "--quiet"]), flush=True)
+"""
+
+
+def start_ready(project, stages, *variables):
+    """Begin stages as DVC does below `make repro`: with a process that is ready. Their statuses are printed."""
+    command = [sys.executable, "-c", READY, stages, "DVC_STAGE=double", *variables]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MARK": str(project)}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
+    return subprocess.Popen(command, cwd=project, encoding="utf-8", env=environment, **streams)
+
+
+def marked(project):
+    """Living processes of a project."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("MARK") == str(project) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def until(true, seconds=60):
+    """Wait until something is so."""
+    deadline = time.time() + seconds
+    while not (found := true()):
+        assert time.time() < deadline
+        time.sleep(0.1)
+    return found
+
+
+def test_a_forked_stage_gives_the_same_bytes_and_reads_the_project_anew(project):
+    """Tables as wide, figures, what is printed; of a module that changed between two stages, what is there then."""
+    (project / "tools" / "helper.py").write_text("value = 1")
+    drawn = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
+    wide = "import pandas as pd\npd.DataFrame([{f'column number {i}': i for i in range(30)}])"
+    told = "import os, sys, psutil\nprint(sys.argv[1:], os.getcwd() == sys.path[0].removesuffix('/tools'))"
+    noted = f"print({PARENT}[1], helper.value, file=open('notes', 'a'))"
+    write_stage(
+        project, "double", PARAMETERS, READ, told, drawn, wide,
+        f"import helper\n{noted}\nopen('tools/helper.py', 'w').write('value = 22');",
+    )  # fmt: skip
+    ready = start_ready(project, "double double")
+    said, errors = ready.communicate()
+    assert said == "['double', '--quiet'] True\n0\n" * 2 and errors == ""
+    report = (project / "reports" / "double.ipynb").read_bytes()
+    assert b"image/png" in report and b"column number 29" in report and b"..." in report
+    assert run(project, "double", "--quiet").returncode == 0
+    assert (project / "reports" / "double.ipynb").read_bytes() == report
+    lines = [line.split() for line in (project / "notes").read_text().splitlines()]
+    assert [value for *_, value in lines] == ["1", "22", "22"]
+    assert [Path(words[0]).name == "ready.py" for words in lines] == [True, True, False]
+    until(lambda: not marked(project))
+
+
+def test_a_forked_stage_ends_as_it_would_alone(project):
+    write_stage(project, "fails", PARAMETERS, "1 / 0")
+    write_stage(project, "dies", PARAMETERS, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    write_stage(project, "leaves", PARAMETERS, "import sys\nsys.exit(7)")
+    said, errors = start_ready(project, "fails dies leaves absent").communicate()
+    assert said.split() == ["1", "-9", "7", "2"]
+    assert "ZeroDivisionError" in errors and "no stage 'absent'" in errors
+
+
+def test_another_environment_is_no_forks(project):
+    """Where a library might have read a variable when it was loaded, a stage runs by itself."""
+    write_stage(
+        project, "double", PARAMETERS, f"import os, psutil\nprint({PARENT}[1], os.environ.get('OMP_NUM_THREADS'))"
+    )
+    said, errors = start_ready(project, "double", "OMP_NUM_THREADS=3").communicate()
+    assert said == "-c 3\n0\n" and errors == ""
+
+
+WAITING = "import os, time\nopen(f'{os.getppid()}.keeper', 'w')\ntime.sleep(60)"
+
+
+@pytest.mark.parametrize("last", ["^C", "starter killed"])
+def test_a_forked_stage_ends_with_those_who_wait_for_it(project, last):
+    """Whoever of them is killed: nothing lives on and nothing is left over."""
+    write_stage(project, "double", PARAMETERS, WAITING)
+    several = {} if last == "^C" else {"launcher": "143", "launcher at once": "-9", "keeper": "-9"}
+    ready = start_ready(project, "double double double double")
+    for who in [*several, last]:
+        (mark,) = until(lambda: list(project.glob("*.keeper")))
+        mark.unlink()
+        keeper = psutil.Process(int(mark.stem))
+        (launcher,) = [found for found in psutil.Process(ready.pid).children() if "tools/stage.py" in found.cmdline()]
+        if who == "^C":
+            os.killpg(ready.pid, signal.SIGINT)
+        else:
+            killed = {"keeper": keeper, "starter killed": psutil.Process(ready.pid)}.get(who, launcher)
+            killed.send_signal(signal.SIGTERM if who == "launcher" else signal.SIGKILL)
+    said, errors = ready.communicate()
+    assert said.split() == [*several.values()] and errors.count("stage double: interrupted") >= len(several)
+    until(lambda: not marked(project), 5)
+    assert list((project / "reports").iterdir()) == []
+
+
+def test_where_what_was_ready_has_died_a_stage_goes_on_and_the_next_runs_by_itself(project):
+    text = f"import os, psutil, time\nprint({PARENT}[1] == '-c')\nopen('here', 'w')\ntime.sleep(2)"
+    write_stage(project, "double", PARAMETERS, text)
+    running = start_ready(project, "double double")
+    until((project / "here").exists)
+    (server,) = [found for found in psutil.Process(running.pid).children() if "ready.py" in found.cmdline()[1]]
+    server.kill()
+    said, errors = running.communicate()
+    assert said == "False\n0\nTrue\n0\n" and errors == ""

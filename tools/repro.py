@@ -22,6 +22,7 @@ end_with_parent(os.getppid())
 
 from dvc.cli import main  # noqa: E402
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA  # noqa: E402
+from ready import start  # noqa: E402
 from ruamel.yaml import YAML, YAMLError  # noqa: E402
 from stages import refresh  # noqa: E402
 from voluptuous import Invalid  # noqa: E402
@@ -88,6 +89,7 @@ if __name__ == "__main__":
     except SettingsError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+    lifeline = start(os.environ)  # for the stages of both projects
     failed = main(["repro"])
     if not failed and audited and (address := os.environ.get("MMDISASTER_SCHEDULER")):
         failed = subprocess.call([sys.executable, ROOT / "tools" / "ahead.py", address, *targets])

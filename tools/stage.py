@@ -14,26 +14,19 @@ import signal
 import sys
 from pathlib import Path
 
-# What whoever runs a stage may have set, and what would reach its notebook or change what it prints: start-up code,
-# warnings as errors, checks switched off, figure settings, widths and colours.
-FOREIGN = (
-    "PYTHONSTARTUP", "PYTHONWARNINGS", "PYTHONOPTIMIZE", "PYTHONINSPECT", "PYTHONIOENCODING", "MPLBACKEND",
-    "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR",
-)  # fmt: skip
-OWN = {"PYTHONUTF8": "1", "LC_ALL": "C", "TZ": "UTC"}  # text is UTF-8 whatever the locale; C is there everywhere
+from ready import FIGURES, FOREIGN, hand_over, own_environment
 
-if __name__ == "__main__" and (not sys.flags.utf8_mode or os.environ.keys() & set(FOREIGN)):
-    kept = {name: value for name, value in os.environ.items() if name not in FOREIGN}
-    os.execve(sys.executable, [sys.executable, *sys.argv], kept | OWN)  # the same process, begun again
+if __name__ == "__main__":
+    hand_over()  # to a process that has the libraries loaded, where there is one
+    if not sys.flags.utf8_mode or os.environ.keys() & set(FOREIGN):
+        os.execve(
+            sys.executable, [sys.executable, *sys.argv], own_environment(os.environ)
+        )  # the same process, begun again
 
 from mmdisaster.runs import clear_leftovers, end_with_parent, held, scratch_folder  # noqa: E402
 
 if "DVC_STAGE" in os.environ:
     end_with_parent(os.getppid())  # before anything that takes time
-
-# nbformat validates through jsonschema, which loads a checker of internationalised addresses where there is one: 2.5 s
-# to build its grammar, for a format that notebooks don't use. Where there is none, jsonschema does without.
-sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 import nbformat  # noqa: E402
 from stages import FILES, matrices  # noqa: E402
@@ -206,8 +199,7 @@ def explain(error) -> str:
 
 def use_own_settings(folder: str) -> None:
     """Let cells run without the profile and figure settings of whoever runs them."""
-    os.environ |= {"IPYTHONDIR": folder, "MATPLOTLIBRC": os.devnull}
-    os.environ |= {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    os.environ |= FIGURES | {"IPYTHONDIR": folder}
     if (ROOT / "matplotlibrc").exists():  # matplotlib prefers one in the current folder: let it be loaded elsewhere
         os.chdir(folder)
         import matplotlib  # noqa: F401

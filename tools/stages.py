@@ -26,7 +26,7 @@ from mmdisaster.settings.tree import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("dvc.yaml", "audit/dvc.yaml")  # graphs of two DVC projects
-LAUNCHERS = ["tools/inprocess.py", "tools/stage.py"]
+LAUNCHERS = ["tools/inprocess.py", "tools/ready.py", "tools/stage.py"]
 BY_FILE = ("steps", "study")  # they call every room: listed by file, and followed function by function
 KEPT = ".settings"  # stands for the attribute of an object
 PROPERTIES = dict.fromkeys(
