@@ -338,3 +338,14 @@ def test_where_what_was_ready_has_died_a_stage_goes_on_and_the_next_runs_by_itse
     server.kill()
     said, errors = running.communicate()
     assert said == "False\n0\nTrue\n0\n" and errors == ""
+
+
+def test_a_stage_whose_starter_is_gone_does_not_begin(project):
+    """Its parent may have ended before it could ask whose child it is."""
+    write_stage(project, "double", PARAMETERS, "open('ran', 'w')")
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    result = run(project, "double", DVC_STAGE="double", MMDISASTER_READY=f"00000 {gone.pid}")
+    assert result.returncode == 143 and not (project / "ran").exists()
+    result = run(project, "double", DVC_STAGE="double", MMDISASTER_READY=f"00000 {os.getpid()}")  # nobody listens
+    assert result.returncode == 0 and (project / "ran").exists()

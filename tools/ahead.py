@@ -107,7 +107,7 @@ def run_stage(root: str, files: list[Path], version: str, name: str, *before: st
 
     worker = get_worker()
     tree = own_tree(Path(root), files, version, Path(worker.local_directory))
-    env = {key: value for key, value in os.environ.items() if key != "MMDISASTER_SCHEDULER"}
+    env = {key: value for key, value in os.environ.items() if key not in ("MMDISASTER_SCHEDULER", "MMDISASTER_READY")}
     env |= {"PYTHONPATH": str(tree), "LOKY_MAX_CPU_COUNT": str(worker.state.nthreads), "TQDM_DISABLE": "1"}
     line = [sys.executable, str(tree / "tools" / "ahead.py"), "--stage", name]
     done = subprocess.run(line, cwd=tree, env=env, capture_output=True, encoding="utf-8", errors="replace")

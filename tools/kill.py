@@ -97,7 +97,8 @@ def kill(process: subprocess.Popen, number: int, folder: Path, tally: Tally) -> 
     until = time.time() + 5
     while (left := alive(folder)) and time.time() < until:
         time.sleep(0.1)
-    tally.expect(not left, f"alive after {signal.Signals(number).name}: {left}")
+    said = [f"{other.pid}: {' '.join(other.cmdline())} ({other.status()})" for other in left if other.is_running()]
+    tally.expect(not said, f"alive after {signal.Signals(number).name}: {said}")
     for other in left:
         other.kill()
 
@@ -186,7 +187,9 @@ def kill_often(name: str, command: list[str], kills: int, fill: Callable, chance
 def trim(folder: Path) -> None:
     """The audit of two seeds."""
     params, graph = (yaml.safe_load((folder / name).read_text(encoding="utf-8")) for name in TRIMMED)
-    kept = graph["stages"]["trials"]["matrix"]["seed"] = params["comparison"]["seeds"] = [2019, 2020]
+    kept = graph["stages"]["trials"]["matrix"]["seed"] = [2019, 2020]
+    for name in ["comparison", "leakage", "sensitivity", "control", "missing", "grid", "tuning"]:
+        params[name]["seeds"] = kept
     compared = graph["stages"]["comparison"]
     compared["deps"] = [
         dep for dep in compared["deps"] if "data/trials/" not in dep or int(dep.rpartition("-")[2]) in kept

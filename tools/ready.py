@@ -38,7 +38,7 @@ FOREIGN = (
 OWN = {"PYTHONUTF8": "1", "LC_ALL": "C", "TZ": "UTC"}  # text is UTF-8 whatever the locale; C is there everywhere
 FIGURES = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "MATPLOTLIBRC": os.devnull}
 
-ADDRESS = "MMDISASTER_READY"  # the environment variable with the name of the socket
+ADDRESS = "MMDISASTER_READY"  # the environment variable with the name of the socket, and the number of who began it
 OF_SHELLS = ("_", "SHLVL", "PWD", "OLDPWD", ADDRESS)  # with DVC_…: what differs between stages and reaches no library
 ACCEPTED, INTERRUPT = b"+", bytes([signal.SIGINT])
 RELAYED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -90,7 +90,7 @@ def start(environment: MutableMapping[str, str]) -> socket.socket | None:
         own = own_environment(environment)
         ended = partial(end_with_parent, os.getpid())  # also while it loads libraries
         subprocess.Popen(command, pass_fds=files, env=own, stdin=subprocess.DEVNULL, preexec_fn=ended)
-        environment[ADDRESS] = listening.getsockname()[1:].decode()
+        environment[ADDRESS] = f"{listening.getsockname()[1:].decode()} {os.getpid()}"
     return lifeline
 
 
@@ -105,9 +105,13 @@ def hand_over() -> None:
     """Let a fork of the process that is ready run this program, and end as it does; return where there is none."""
     if not {ADDRESS, "DVC_STAGE"} <= os.environ.keys():
         return
-    server, parent = socket.socket(socket.AF_UNIX), os.getppid()
+    server, parent, (name, starter) = socket.socket(socket.AF_UNIX), os.getppid(), os.environ[ADDRESS].split()
     try:
-        server.connect(f"\0{os.environ[ADDRESS]}")
+        os.kill(int(starter), 0)  # is it there?
+    except ProcessLookupError:  # it ended before this could ask whose child it is
+        sys.exit(143)
+    try:
+        server.connect(f"\0{name}")
         if not own_user(server):
             return
         request = {"program": sys.executable, "arguments": sys.argv, "folder": os.getcwd()}
