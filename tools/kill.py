@@ -26,7 +26,7 @@ import psutil
 import yaml
 from smoke import SETTINGS
 
-from mmdisaster.core import digest_file, save_json
+from mmdisaster.core import digest_file, digest_json, save_json
 from mmdisaster.simulate.clips import SimulationSettings, simulate_corpus
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,11 +55,17 @@ class Tally:
             print(f"  WRONG: {what}", flush=True)
 
 
+def digest_of(path: Path) -> str:
+    """The digest of a file; of a lock that of its entries, whose order is that in which DVC came to them."""
+    is_lock = path.name == "dvc.lock"
+    return digest_json(yaml.safe_load(path.read_text(encoding="utf-8"))) if is_lock else digest_file(path)
+
+
 def digests(folder: Path) -> dict[str, str]:
     """Path → digest of every file that a run is answerable for."""
     found = (path for path in sorted(folder.rglob("*")) if path.is_file())
     parts = ((path, path.relative_to(folder)) for path in found)
-    return {str(name): digest_file(path) for path, name in parts if not IGNORED & {*name.parts}}
+    return {str(name): digest_of(path) for path, name in parts if not IGNORED & {*name.parts}}
 
 
 def differing(one: dict[str, str], other: dict[str, str]) -> list[str]:
