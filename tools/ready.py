@@ -197,10 +197,12 @@ def begin(request: dict, connection: socket.socket, lifeline: socket.socket) -> 
     keeper = os.getpid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if stage := os.fork():
-        os.setpgid(stage, stage)
         for file in request["files"]:
             os.close(file)
-        connection.send(ACCEPTED)
+        with suppress(OSError):  # the stage has done so itself, or has ended
+            os.setpgid(stage, stage)
+        with suppress(OSError):  # who asked is gone, which `keep` sees
+            connection.send(ACCEPTED)
         keep(connection, lifeline, stage)
     os.setpgid(0, 0)  # ^C in a terminal comes by way of who waits, once
     signal.signal(signal.SIGINT, signal.default_int_handler)
