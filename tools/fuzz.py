@@ -163,7 +163,7 @@ def ended(case: Case) -> bool:
         case.peak = max(case.peak, size)
         case.killed = "hang" if late else "memory" if size > BYTES else ""
         if case.killed:
-            os.killpg(case.pid, signal.SIGKILL)
+            os.kill(case.pid, signal.SIGKILL)  # not its group, which it may not have made yet
     pid, status, used = os.wait4(case.pid, os.WNOHANG)
     if not pid:
         return False
