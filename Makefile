@@ -1,4 +1,4 @@
-# make repro [MANIFEST=your/manifest.csv [SPLIT=folds.csv]] [SCHEDULER=local|tcp://…] · make audit [MANIFEST=…] [SCHEDULER=…] · make check · make test · make test-range
+# make repro [MANIFEST=your/manifest.csv [SPLIT=folds.csv] [REMOTE=1]] [SCHEDULER=local|tcp://…] · make audit [MANIFEST=…] [SCHEDULER=…] · make check · make test · make test-range · make test-buckets
 # make book · make book-open · make lab · make distillation · make costs · make bench · make paper
 # for authors of notebooks: make lessons · make docs · make stages · make readme · make kill · make fuzz · make book-shots
 PYTHON ?= python3.11
@@ -8,9 +8,9 @@ ifdef SCHEDULER
 export MMDISASTER_SCHEDULER := $(SCHEDULER)
 endif
 
-.PHONY: repro audit check check-code check-tests test test-range book book-open book-shots lab paper distillation costs bench lessons docs stages readme kill fuzz scm
+.PHONY: repro audit check check-code check-tests test test-range test-buckets book book-open book-shots lab paper distillation costs bench lessons docs stages readme kill fuzz scm
 repro: .venv/installed scm
-	$(if $(MANIFEST),python tools/bring.py "$$MANIFEST" $(if $(SPLIT),"$$SPLIT"))
+	$(if $(MANIFEST),python tools/bring.py $(if $(REMOTE),--remote) "$$MANIFEST" $(if $(SPLIT),"$$SPLIT"))
 	python tools/repro.py
 	python tools/readme.py
 	@python tools/readme.py show table2.md
@@ -18,7 +18,7 @@ repro: .venv/installed scm
 # several seeds, leakage, what each choice is worth, public data: two to three hours; interrupted, it goes on. Of a corpus of your
 # own what is about its clips
 audit: .venv/installed scm
-	$(if $(MANIFEST),python tools/bring.py "$$MANIFEST")
+	$(if $(MANIFEST),python tools/bring.py $(if $(REMOTE),--remote) "$$MANIFEST")
 	python tools/repro.py audit
 	python tools/readme.py
 	@python tools/readme.py show audit
@@ -44,6 +44,10 @@ test: .venv/installed .venv/book
 # fetches several GB for each
 test-range: .venv/installed
 	python tools/ranges.py
+
+# media in buckets, against servers that speak as Amazon's and Google's do; fetches 70 MB
+test-buckets: .venv/installed .venv/buckets
+	pytest tests/test_remote.py
 
 # damaged and hostile media, tables, models, weights and settings, each in a process of its own with 60 s and 2 GiB;
 # FUZZ=0.1 a tenth, SEED=7 others, KINDS=weights,models some. What doesn't end in a reading or a clear refusal is kept in .fuzz
@@ -133,6 +137,10 @@ PINNED = .venv/bin/pip install --disable-pip-version-check --require-hashes --no
 	  $(PINNED) -r requirements-torch.txt; }
 	.venv/bin/pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	python tools/plots.py
+	touch $@
+
+.venv/buckets: .venv/installed requirements-buckets.txt
+	$(PINNED) --quiet -r requirements-buckets.txt
 	touch $@
 
 .venv/book: .venv/installed requirements-book.txt

@@ -83,6 +83,7 @@ def _settings(arguments: argparse.Namespace) -> "Settings":
     from mmdisaster.settings.reading import parse_change, read_settings, with_changes
 
     said = dict(map(parse_change, arguments.set or []))
+    said |= {"corpus.remote": True} if arguments.remote else {}
     said |= {"split.by": "given", "split.file": arguments.split} if arguments.split else {}
     settings = read_settings(arguments.settings, said)
     devices = [*_for_all(settings, "device"), "temporal.device"]
@@ -196,7 +197,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     clips = _clips(arguments)
     model = load_model(arguments.model, arguments.device or "cpu")
     failed = list[str]()  # the last one
-    predictions = tell_failures(model.stream(clips, verbose=not arguments.quiet), failed)
+    predictions = tell_failures(model.stream(clips, verbose=not arguments.quiet, remote=arguments.remote), failed)
     if arguments.out not in (None, "-"):
         print(write_predictions(arguments.out, predictions, model.concepts))
         return 2 if failed else 0
@@ -274,9 +275,15 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scheduler", metavar="ADDRESS", help=where)
 
 
+def _add_remote(parser: argparse.ArgumentParser) -> None:
+    about = "media may be addresses (https://, http://, s3://, gs://), and are fetched"
+    parser.add_argument("--remote", action="store_true", help=about)
+
+
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     file = "settings, such as a params.yaml; or .toml or .json with any of its sections"
     parser.add_argument("--settings", metavar="FILE", help=file)
+    _add_remote(parser)
     change = "change one setting, such as fusion.C=0.8 or temporal.device=auto; may be repeated"
     parser.add_argument("--set", metavar="SECTION.NAME=VALUE", action="append", help=change)
 
@@ -334,7 +341,7 @@ def _add_folds(add: Callable[..., argparse.ArgumentParser]) -> None:
 def _add_predict(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser = add("predict", _predict, "score clips", "An asterisk marks the concepts that the model decides on.")
     parser.add_argument("model", metavar="MODEL", help="folder of a model")
-    parser.add_argument("clips", metavar="CLIP", nargs="*", default=[], help="media file")
+    parser.add_argument("clips", metavar="CLIP", nargs="*", default=[], help="media file, or with --remote its address")
     parser.add_argument("--text", metavar="TEXT", help="description of the clip; without a CLIP, score it alone")
     parser.add_argument("--start", type=_seconds, metavar="SECONDS", help="where the clip begins in its file")
     parser.add_argument("--end", type=_seconds, metavar="SECONDS", help="where it ends")
@@ -346,6 +353,7 @@ def _add_predict(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, a list with one object per clip")
     parser.add_argument("--csv", action="store_true", help="print CSV, one row per clip")
     parser.add_argument("--out", metavar="FILE", help="write them to a .parquet, .csv, .json or .txt; -: print them")
+    _add_remote(parser)
     _add_device(parser)
 
 # %% ../nbs/6_use/07_cli.ipynb #32-021

@@ -1,11 +1,11 @@
-"""Bring your own clips:  python tools/bring.py MANIFEST [SPLIT]
+"""Bring your own clips:  python tools/bring.py [--remote] MANIFEST [SPLIT]
 
 Checks the manifest and everything that it names, then writes into params.yaml, where `dvc repro` finds them, its path,
 its folder, its concepts, the modalities that it lacks, the folder of its results, and how its clips are split: as the
 manifest, or the table SPLIT beside it, says; else by video where videos have several clips. Makes the graphs of stages
-fit. Exit status 1, and params.yaml as it was, when a run could not start. With the word `simulated` instead of a path,
-the embedded corpus comes back. Each corpus has results of its own, and locks of DVC's of its own, so that going there
-and back changes neither.
+fit. Exit status 1, and params.yaml as it was, when a run could not start. With --remote, media may be addresses
+(`corpus.remote`). With the word `simulated` instead of a path, the embedded corpus comes back. Each corpus has results
+of its own, and locks of DVC's of its own, so that going there and back changes neither.
 """
 
 import os
@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LOCKS = {"dvc.lock": ROOT / "dvc.lock", "audit.lock": ROOT / "audit" / "dvc.lock"}
 KEPT = ROOT / ".dvc" / "tmp" / "corpora"  # locks of other corpora, each in the folder of its results
 TAKEN = ["manifest", "watched", "results"]
+WHOLE = [*TAKEN, "concepts", "absent", "remote"]
 
 
 def outputs() -> list[Path]:
@@ -84,13 +85,16 @@ def change_locks(before: str, after: str) -> None:
             subprocess.run(program, cwd=(ROOT / file).parent, stderr=subprocess.DEVNULL)
 
 
-def bring(manifest: Path, settings: Settings, beside: str | None) -> tuple[dict, Split]:
+def bring(manifest: Path, settings: Settings, beside: str | None, remote: bool) -> tuple[dict, Split]:
     """Params of a manifest, once it is checked, and its split; raises `SystemExit` where a run could not start."""
     check_folder(manifest.parent)
     known, kept = list(settings.corpus.concepts), settings.split
-    again = settings.corpus.manifest == shown(manifest) and not beside
+    same, first = settings.corpus.manifest == shown(manifest), settings.corpus.manifest == "simulated"
+    again = same and not beside
+    remote = remote or (settings.corpus.remote and (same or first))  # what was said of another corpus isn't of this one
+    settings = with_changes(settings, {"corpus.remote": remote})
     given = kept.file if again else beside
-    table = check_manifest(manifest, given=given)[0]
+    table = check_manifest(manifest, given=given, remote=settings.corpus.remote)[0]
     named = list(count_concepts(table))
     stated = known if set(named) == set(known) else None  # an order that was stated before stays
     found, absent = look_at_corpus(manifest, settings, stated, given=given)
@@ -101,7 +105,7 @@ def bring(manifest: Path, settings: Settings, beside: str | None) -> tuple[dict,
         kept = choose_split(Split(fractions=kept.fractions, seed=kept.seed, file=given), table)
     split_corpus(table, stated or named, kept)  # refused here, not after hours
     where = {"manifest": shown(manifest), "watched": shown(manifest.parent), "results": place(manifest)}
-    taken = {**where, "concepts": stated or named, "absent": absent}
+    taken = {**where, "concepts": stated or named, "absent": absent, "remote": remote}
     with_changes(settings, {f"corpus.{name}": value for name, value in taken.items()})
     for name in absent:
         print(f"{name} takes no part: no clip has {settings.modalities[name].reads}", file=sys.stderr)
@@ -124,25 +128,28 @@ def write(section: dict, taken: dict) -> None:
     for name in ["concepts", "absent"]:
         section[name] = CommentedSeq(map(DoubleQuotedScalarString, taken[name]))
         section[name].fa.set_flow_style()
+    section["remote"] = taken["remote"]
     for name in taken.keys() & section.ca.items.keys():
         section.ca.items[name][2].column = 0  # comments follow their values
 
 
 def main(arguments: list[str]) -> int:
+    remote = "--remote" in arguments
+    arguments = [word for word in arguments if word != "--remote"]
     if len(arguments) not in (1, 2) or arguments[0] == "simulated" != arguments[-1]:
         print(__doc__, file=sys.stderr)
         return 2
     yaml = YAML()
     yaml.width, yaml.preserve_quotes = 4096, True
     yaml.representer.add_representer(type(None), lambda to, _: to.represent_scalar("tag:yaml.org,2002:null", "null"))
-    taken = {name: getattr(Corpus(), name) for name in [*TAKEN, "concepts", "absent"]}
+    taken = {name: getattr(Corpus(), name) for name in WHOLE}
     try:
         settings = read_settings(ROOT / "params.yaml")
         split = settings.split if settings.corpus.manifest == "simulated" else Split()
         if arguments != ["simulated"]:
             given = Path(arguments[0]).expanduser()
             manifest = given.parent.resolve() / given.name  # the name stays: DVC may link it into its cache
-            taken, split = bring(manifest, settings, arguments[1] if arguments[1:] else None)
+            taken, split = bring(manifest, settings, arguments[1] if arguments[1:] else None, remote)
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -51,7 +51,7 @@ def audit_targets() -> list[str]:
     corpus = settings.corpus
     if corpus.manifest == "simulated":
         return ["report"]
-    manifest = read_manifest(ROOT / corpus.manifest, list(corpus.concepts))
+    manifest = read_manifest(ROOT / corpus.manifest, list(corpus.concepts), remote=corpus.remote)
     stages, videos = ["comparison", "leakage", "sensitivity"], manifest["video_id"].nunique()
     left = ["the paper's printed figures, public benchmarks, verdicts: they are not about these clips"]
     if videos < 3:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from .scheduler import ClusterError, check_workers, current, lacking, who_says
 from ..core import digest_file, digest_json, progress
+from ..data.remote import is_remote
 from ..media.files import MEDIA_LIMITS
 from ..runs import alone
 from ..settings.sections import Media
@@ -71,6 +72,11 @@ def _extractor(recipe: Recipe) -> Extractor:
     return _made[name]
 
 # %% ../../nbs/4_experiment/23_cluster.ipynb #ce-10
+def _needed(rows: pd.DataFrame, root: str) -> list[str]:
+    "The folders that media are read from: none where all of them lie on servers."
+    return [root] if any(name and not is_remote(name) for name in rows["media"]) else []
+
+
 def compute_part(
     recipe: Recipe,  # of the extractor
     rows: pd.DataFrame,  # of the manifest: one group
@@ -78,7 +84,7 @@ def compute_part(
     part: str,  # the store to fill, of this group alone
 ) -> dict[str, str]:  # clip id → why it can't be read
     "Extract a group of clips; raises `ClusterError` where this worker doesn't see its files."
-    if wrong := lacking({}, [root]):
+    if wrong := lacking({}, _needed(rows, root)):
         raise ClusterError(f"{who_says()}: {wrong}")
     report = extract(rows, root, _extractor(recipe), part, shard_clips=len(rows), max_failures=1.0)
     return {failure["clip_id"]: failure["reason"] for failure in report.failures}
@@ -197,7 +203,8 @@ def extract_ahead(
     extractor, most = recipe.make(), getattr(recipe.source, "max_failures", 0.0)
     allowed = most * len(manifest) + 1e-9  # 0.29 of 100 is 28.999999999999996
     files = {recipe.weights: recipe.digest} if recipe.weights else {}
-    check_workers(client, sorted(getattr(extractor, "libraries", ())), files, [str(root), str(store.parent)])
+    folders = [*_needed(manifest, str(root)), str(store.parent)]
+    check_workers(client, sorted(getattr(extractor, "libraries", ())), files, folders)
     groups = _pending(manifest, root, extractor, store, [*others, *_parts(store)], shard_clips)
     names = {digest_json([clip.key for clip in group])[:32]: group for group in groups}
     parts, failures = parts_folder(store), list[dict]()

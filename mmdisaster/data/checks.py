@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from .notations import NOTHING, written_otherwise
+from .remote import SCHEMES, address_fault, is_remote
 from .tables import Problem, column_problems, is_file
 from ..settings.sections import LONGEST_CONCEPT, is_control
 
@@ -136,8 +137,11 @@ def spelt(
 def media_fault(
     value: str,  # of a manifest's `media` cell; empty: a clip without a file
     folder: Path,  # what it is relative to
+    remote: bool = False,  # whether it may be an address
 ) -> str | None:  # None: it names a file
     "What a `media` cell must be where it isn't."
+    if remote and is_remote(value):
+        return address_fault(value)
     path = Path(value)
     if path.is_absolute() or PureWindowsPath(value).is_absolute() or ".." in path.parts or not _inside(folder, path):
         return "must be a path inside the manifest's folder"
@@ -153,7 +157,9 @@ def media_hint(
         return f"write {value.replace(chr(92), '/')!r}"
     if "\\" in value:
         return "folders are joined by '/'"
-    return "nothing is fetched, media are files" if re.match(r"\w+://", value) else ""
+    if is_remote(value):
+        return "nothing is fetched unless corpus.remote is true (--remote)"
+    return f"media are files, or what begins with {', '.join(SCHEMES)}://" if re.match(r"\w+://", value) else ""
 
 # %% ../../nbs/3_data/91_checks.ipynb #c024b
 def _not_among(number: int, name: str, concepts: Collection[str]) -> Problem:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from .checks import NO_ROWS, check_rows, spelt, text_fault
 from .manifest import ManifestError
+from .remote import is_remote
 from .tables import Portion, Problem, read_portions, read_table
 
 # %% ../../nbs/3_data/12_clips.ipynb #c029
@@ -68,7 +69,8 @@ def _rows(table: pd.DataFrame | Problem) -> tuple[list[dict[str, Any]], list[Pro
 def _clip(row: dict[str, Any], number: int, folder: Path) -> Clip:
     "A row as a clip."
     start, end = (None if math.isnan(row[name]) else row[name] for name in ("start", "end"))
-    media = folder / spelt(row["media"], folder) if row["media"] else ""
+    named = row["media"]
+    media = named if not named or is_remote(named) else folder / spelt(named, folder)
     return Clip(media, row["text"], start, end, str(row.get("clip_id", "")), folder, number)
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..core import atomic_path, digest_file, digest_json, load_json, save_json
 from .manifest import count_concepts, read_manifest
+from .remote import RemoteError, ask_ahead, identity, is_remote
 
 # %% ../../nbs/3_data/02_corpus.ipynb #01-062
 class Corpus(NamedTuple):
@@ -30,21 +31,26 @@ def read_corpus(
 ) -> Corpus:
     "Read a corpus as the pipeline keeps it; raises `ManifestError` where its media are no longer there."
     folder = Path(folder)
-    concepts, media = load_json(folder / "concepts.json"), folder / load_json(folder / "corpus.json").get("media", ".")
-    return Corpus(read_manifest(folder / "manifest.csv", concepts, media), concepts, media)
+    concepts, about = load_json(folder / "concepts.json"), load_json(folder / "corpus.json")
+    media, remote = folder / about.get("media", "."), about.get("remote", False)
+    return Corpus(read_manifest(folder / "manifest.csv", concepts, media, remote=remote), concepts, media)
 
 # %% ../../nbs/3_data/02_corpus.ipynb #01-062cw
-def _digest_one(path: Path) -> str:
-    "SHA-256 of a file, or why it can't be read: that is one clip's failure, which extraction counts."
+def _digest_one(folder: Path, name: str) -> str:
+    "SHA-256 of a file or its version on a server, or why it can't be had: a failure that extraction counts."
     try:
-        return digest_file(path)
+        return identity(name) if is_remote(name) else digest_file(folder / name)
+    except RemoteError as error:
+        return error.reason
     except OSError as error:
         return error.strerror or type(error).__name__
 
 # %% ../../nbs/3_data/02_corpus.ipynb #01-062cx
 def _digest_media(manifest: pd.DataFrame, folder: Path) -> str:
     "SHA-256 over the names and the content of all the files that a manifest names."
-    return digest_json([[name, _digest_one(folder / name)] for name in sorted({*manifest["media"]} - {""})])
+    names = sorted({*manifest["media"]} - {""})
+    ask_ahead(names)
+    return digest_json([[name, _digest_one(folder, name)] for name in names])
 
 # %% ../../nbs/3_data/02_corpus.ipynb #01-062dx
 def save_corpus(
@@ -52,16 +58,17 @@ def save_corpus(
     manifest: str | Path,  # CSV or Parquet file, one row per clip
     concepts: list[str] | None = None,  # the concepts C, in order; None or none: those that the labels name
     given: str | None = None,  # table beside the manifest that says the split; None: its own columns, where it has them
+    remote: bool = False,  # whether `media` may be addresses, `corpus.remote`
 ) -> Corpus:
     "Take somebody's manifest in; raises `ManifestError` with every problem found."
     folder, manifest = Path(folder), Path(manifest)
-    table = read_manifest(manifest, concepts or None, given=given)
+    table = read_manifest(manifest, concepts or None, given=given, remote=remote)
     concepts = concepts or list(count_concepts(table))
     with atomic_path(folder / "manifest.csv") as temporary:
         table.to_csv(temporary, index=False, quoting=csv.QUOTE_ALL, encoding="utf-8")  # keeps any line break
     media = Path(os.path.relpath(manifest.parent.resolve(), folder.resolve())).as_posix()
     about = {"simulated": False, "name": manifest.name, "clips": len(table), "media": media}
-    about["digest"] = _digest_media(table, manifest.parent)
+    about |= {"digest": _digest_media(table, manifest.parent)} | ({"remote": True} if remote else {})
     save_json(folder / "concepts.json", concepts)
     save_json(folder / "corpus.json", about)
     return read_corpus(folder)

@@ -21,6 +21,7 @@ from ..core import progress
 from .corpus import Corpus
 from .given import given_column
 from .manifest import OPTIONAL, REQUIRED, check_manifest, count_concepts
+from .remote import RemoteError, media_file
 from .split import FEWEST, PARTS, fold_names, fold_parts, shared_videos
 from .tables import Problem
 from ..media.files import MEDIA_LIMITS, MediaError
@@ -122,18 +123,18 @@ def _label_problems(table: pd.DataFrame, concepts: list[str] | None, counts: dic
 Found = dict[str, MediaInfo | str]  # media → what is in it, or why it can't be read
 
 
-def _look(path: Path, limits: Media) -> MediaInfo | str:
+def _look(folder: Path, name: str, limits: Media) -> MediaInfo | str:
     "What is in a media file, or why it can't be read."
     try:
-        return probe(path, limits)
-    except MediaError as error:
+        return probe(media_file(folder, name, limits), limits)
+    except (MediaError, RemoteError) as error:
         return error.reason
 
 # %% ../../nbs/3_data/09_inspection.ipynb #29-015bx
 def _look_at_all(media: list[str], folder: Path, limits: Media, threads: int, verbose: bool) -> Found:
     "Look into each file once."
     with ThreadPoolExecutor(threads) as pool:
-        infos = pool.map(lambda name: _look(folder / name, limits), media)
+        infos = pool.map(lambda name: _look(folder, name, limits), media)
         return dict(zip(media, progress(infos, "media", len(media), verbose), strict=True))
 
 # %% ../../nbs/3_data/09_inspection.ipynb #29-015cx
@@ -290,7 +291,7 @@ def find_absent(
     "The modalities that no clip has."
     media, found = [*dict.fromkeys(name for name in manifest["media"] if name)], set[str]()
     wanted = {kind for kind in reads.values() if kind in KINDS}
-    for info in (_look(Path(folder) / name, limits) for name in media):
+    for info in (_look(Path(folder), name, limits) for name in media):
         found |= {kind for kind in wanted - found if _has(info, kind)}
         if found == wanted:
             break
@@ -298,10 +299,12 @@ def find_absent(
     return [modality for modality, kind in reads.items() if kind and kind not in found]
 
 # %% ../../nbs/3_data/09_inspection.ipynb #29-022
-def _manifest(path: Path, concepts: list[str] | None, given: str | None = None) -> tuple[pd.DataFrame, list[Problem]]:
+def _manifest(
+    path: Path, concepts: list[str] | None, given: str | None, remote: bool
+) -> tuple[pd.DataFrame, list[Problem]]:
     "The manifest and its problems."
     try:
-        return check_manifest(path, concepts, given=given)
+        return check_manifest(path, concepts, given=given, remote=remote)
     except (OSError, ValueError) as error:
         return pd.DataFrame(columns=REQUIRED + OPTIONAL), [Problem(None, None, None, str(error))]
 
@@ -323,10 +326,11 @@ def inspect_corpus(
     verbose: bool = False,  # show progress on standard error
     limits: Media = MEDIA_LIMITS,  # what decoding may take
     given: str | None = None,  # table beside the manifest that says the split, `split.file`; None: none
+    remote: bool = False,  # whether `media` may be addresses, `corpus.remote`
 ) -> Inspection:
     "Read a corpus quickly and list all its problems; raises nothing because of what it reads."
     path = Path(manifest)
-    table, problems = _manifest(path, concepts, given)
+    table, problems = _manifest(path, concepts, given, remote)
     wrong = {problem.row for problem in problems if problem.column == "media"}
     rows = list(enumerate(table.astype(object).to_dict("records"), start=2)) if media else []
     rows = [(number, row) for number, row in rows if row["media"] and number not in wrong]
@@ -361,8 +365,8 @@ def sample_frames(
     for row in showing.loc[labels[showing.index].map(len).sort_values(kind="stable").index].to_dict("records"):
         start, end = (None if np.isnan(row[name]) else row[name] for name in ("start", "end"))
         try:
-            return read_frames(corpus.media / row["media"], n, size, start, end)
-        except MediaError:
+            return read_frames(media_file(corpus.media, row["media"]), n, size, start, end)
+        except (MediaError, RemoteError):
             continue
     return None
 

@@ -34,9 +34,9 @@ class _Named:
     hint: str  # how to mend it
 
     @classmethod
-    def of(cls, value: str, folder: Path) -> "_Named":
+    def of(cls, value: str, folder: Path, remote: bool) -> "_Named":
         name = spelt(value, folder)
-        fault = media_fault(name, folder)
+        fault = media_fault(name, folder, remote)
         return cls(name, fault, media_hint(name, folder) if fault else "")
 
 # %% ../../nbs/3_data/01_manifest.ipynb #c000
@@ -85,6 +85,7 @@ def check_manifest(
     concepts: list[str] | None = None,  # the concepts C; None: whatever the labels name
     folder: str | Path | None = None,  # what `media` is relative to; None: the manifest's folder
     given: str | None = None,  # table beside the manifest that says the split, in place of its own columns; None: none
+    remote: bool = False,  # whether `media` may be addresses, `corpus.remote`
 ) -> tuple[pd.DataFrame, list[Problem]]:  # one row per clip, broken ones too (none where there is no table); problems
     "Read a manifest and list all its problems."
     place = Path(path).parent if folder is None else Path(folder)
@@ -92,7 +93,7 @@ def check_manifest(
         check_concepts(concepts)
     table, known = read_table(path), None if concepts is None else dict.fromkeys(concepts)
     unnamed = isinstance(table, pd.DataFrame) and all(str(name).strip() != "video_id" for name in table.columns)
-    look = lru_cache(maxsize=None)(lambda value: _Named.of(value, place))  # a file has many clips
+    look = lru_cache(maxsize=None)(lambda value: _Named.of(value, place, remote))  # a file has many clips
 
     def check(number: int, row: dict[str, Any]) -> list[Problem]:
         media = look(row["media"])
@@ -132,9 +133,10 @@ def read_manifest(
     concepts: list[str] | None = None,  # the concepts C, in order; None: whatever the labels name, two at least
     folder: str | Path | None = None,  # what `media` is relative to; None: the manifest's folder
     given: str | None = None,  # table beside the manifest that says the split, in place of its own columns; None: none
+    remote: bool = False,  # whether `media` may be addresses, `corpus.remote`
 ) -> pd.DataFrame:  # one row per clip; `start` and `end` are float seconds or NaN, everything else is text
     "Read and check a manifest; raises `ManifestError` with every problem found."
-    table, found = check_manifest(path, concepts, folder, given)
+    table, found = check_manifest(path, concepts, folder, given, remote)
     problems = [problem for problem in found if problem.severity == "error"]
     names = {name for labels in table["labels"] for name in labels.split("|")} - {""}
     if concepts is None and not problems and len(names) < 2:

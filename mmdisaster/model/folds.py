@@ -37,7 +37,7 @@ def cross_validate(
 ) -> CrossValidation:
     "Run the experiment once for each fold of a corpus."
     checked = read_settings(settings)
-    corpus, record = open_corpus(manifest, concepts, checked.corpus.concepts, checked.split.file)
+    corpus, record = open_corpus(manifest, concepts, checked.corpus.concepts, checked.split.file, checked.corpus.remote)
     check_folds(corpus.manifest)
     checked = check_training(taking_part(corpus, checked, verbose))
     kept, static = load_static(corpus, folder, checked, verbose)

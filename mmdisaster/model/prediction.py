@@ -22,6 +22,7 @@ import pandas as pd
 
 from ..core import digest_file, progress
 from ..data.clips import Clip
+from ..data.remote import address_fault, is_remote
 from ..data.sequences import Sequences
 from ..data.store import read_store
 from ..fusion.algorithm1 import Algorithm1, join_features
@@ -177,22 +178,24 @@ class Model:
         clips: Iterable[Clip | str | Path] | Clip | str | Path,  # clips, or media files without description
         max_failures: float = 0.0,  # share of clips that may be unreadable; their predictions say why
         verbose: bool = False,  # show progress on standard error
+        remote: bool = False,  # whether media may be addresses, https://, s3:// or gs://
     ) -> list[Prediction]:  # in the order of `clips`
         "Score clips; raises `ValueError` that names each unreadable one when there are too many."
         if isinstance(clips, Clip | str | bytes) or not isinstance(clips, Iterable):
             clips = [clips]
         wanted = [clip if isinstance(clip, Clip) else Clip(clip) for clip in clips]
-        return predict_clips(self, wanted, check_share(max_failures), verbose)
+        return predict_clips(self, wanted, check_share(max_failures), verbose, remote)
 
     def stream(
         self,
         clips: Iterable[Clip],  # any number, such as from `stream_clips`
         verbose: bool = False,  # show progress on standard error
+        remote: bool = False,  # whether media may be addresses
     ) -> Iterator[Prediction]:  # in the order of `clips`; a clip that can't be read says why
         "Score clips some at a time, so that memory doesn't grow with their number."
         waiting = iter(progress(clips, "clips", verbose=verbose))
         while part := list(islice(waiting, PORTION)):
-            yield from predict_portion(self, part)
+            yield from predict_portion(self, part, remote)
 
     @classmethod
     def from_pretrained(
@@ -218,11 +221,16 @@ class Model:
         return hub.push_to_hub(self, name, message, private, token)
 
 # %% ../../nbs/6_use/04_prediction.ipynb #30-038
+def _where(media: str | Path) -> str:
+    "Media as a row of a manifest names it, wherever that lies."
+    return str(media) if not media or is_remote(str(media)) else str(Path(media).absolute())
+
+
 def _table(
     clips: list[Clip],
 ) -> pd.DataFrame:
     "Clips as rows of a manifest, whose ids are their positions."
-    media = [str(Path(clip.media).absolute()) if clip.media else "" for clip in clips]
+    media = [_where(clip.media) for clip in clips]
     rows = [{"text": clip.text, "start": clip.start, "end": clip.end} for clip in clips]
     given = [{"feature_id": clip.clip_id, "feature_root": str(Path(clip.folder).absolute())} for clip in clips]
     table = pd.DataFrame(rows).astype({"start": float, "end": float}).assign(**pd.DataFrame(given))
@@ -367,13 +375,23 @@ def _predict_ready(model: Model, clips: list[Clip]) -> list[Prediction]:
     return [predictions[i] for i in range(len(clips))]
 
 # %% ../../nbs/6_use/04_prediction.ipynb #30-039g
+def _address_fault(media: str, remote: bool) -> str:  # empty: none
+    "Why nothing is fetched from an address."
+    if not is_remote(media) or remote:
+        return address_fault(media) or "" if is_remote(media) else ""
+    return "is an address; nothing is fetched unless remote is true (--remote)"
+
+
 def predict_portion(
     model: Model,  # that scores them
     clips: list[Clip],  # as many as may be kept in memory with their features
+    remote: bool = False,  # whether media may be addresses
 ) -> list[Prediction]:  # in the order of `clips`; a clip that can't be read says why
     "Score clips together."
-    scored = iter(_predict_ready(model, [clip for clip in clips if not clip.fault]))
-    return [Prediction(clip, {}, [], [], clip.fault) if clip.fault else next(scored) for clip in clips]
+    faults = [clip.fault or _address_fault(str(clip.media), remote) for clip in clips]
+    both = [*zip(clips, faults, strict=True)]
+    scored = iter(_predict_ready(model, [clip for clip, fault in both if not fault]))
+    return [Prediction(clip, {}, [], [], fault) if fault else next(scored) for clip, fault in both]
 
 
 def predict_clips(
@@ -381,12 +399,13 @@ def predict_clips(
     clips: list[Clip],  # to score
     max_failures: float,  # share of clips that may be unreadable
     verbose: bool = False,  # show progress on standard error
+    remote: bool = False,  # whether media may be addresses
 ) -> list[Prediction]:  # in the order of `clips`
     "Score clips, as `Model.predict` says."
     predictions = list[Prediction]()
     shown = iter(progress(clips, "clips", verbose=verbose))
     while part := list(islice(shown, PORTION)):
-        predictions += predict_portion(model, part)
+        predictions += predict_portion(model, part, remote)
         _check_failures(predictions, len(clips), max_failures)
     return predictions
 

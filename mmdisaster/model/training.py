@@ -280,7 +280,7 @@ def extract_static(
 ) -> tuple[pd.DataFrame, dict[str, str]]:  # rows that could be read; id → reason of the others, also in failures.csv
     "Extract the static features that no split decides, such as those of frames and of sound."
     checked = read_settings(settings)
-    corpus, _ = open_corpus(manifest, concepts, checked.corpus.concepts, checked.split.file)
+    corpus, _ = open_corpus(manifest, concepts, checked.corpus.concepts, checked.split.file, checked.corpus.remote)
     checked = check_training(taking_part(corpus, checked, verbose))
     if export:
         check_export(export, corpus.manifest["clip_id"])
@@ -358,7 +358,7 @@ def train(
     "Train a model on a corpus."
     extra, folder = _check_provenance(provenance), Path(folder)
     checked = read_settings(settings)
-    corpus, record = open_corpus(manifest, concepts, checked.corpus.concepts, checked.split.file)
+    corpus, record = open_corpus(manifest, concepts, checked.corpus.concepts, checked.split.file, checked.corpus.remote)
     checked = check_training(taking_part(corpus, checked, verbose))
     dealing = choose_split(checked.split, corpus.manifest, record["simulated"])
     checked = checked.model_copy(update={"split": dealing})

@@ -249,10 +249,9 @@ def _intervals(ax: Axes, lines: pd.DataFrame, places: pd.Series, color: tuple, n
 def _beyond(ax: Axes, lines: pd.DataFrame, places: pd.Series, color: tuple, limit: float) -> None:
     "Write changes that the axis doesn't reach at its end."
     for place, (mean, low, high) in zip(places, lines[["mean", "low", "high"]].to_numpy()):
-        if abs(mean) > limit:
-            words = f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
-            text, side = (f"← {words}", "left") if mean < 0 else (f"{words} →", "right")
-            ax.text(np.sign(mean) * limit, place, text, ha=side, va="center", fontsize="small", color=color)
+        words = f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+        text, side = (f"← {words}", "left") if mean < 0 else (f"{words} →", "right")
+        ax.text(np.sign(mean) * limit, place, text, ha=side, va="center", fontsize="small", color=color)
 
 # %% ../../nbs/4_experiment/06_figures.ipynb #22-030bx
 def change_plot(
@@ -273,9 +272,10 @@ def change_plot(
         for number, (name, color) in enumerate(zip(groups, cycle(PALETTE))):
             found = table[table["group"] == name] if "group" in table else table
             shift = 0.7 * ((number + 0.5) / len(groups) - 0.5)
-            _intervals(ax, found, found["label"].map(labels.index) + shift, color, str(name))
-            if limit is not None:
-                _beyond(ax, found, found["label"].map(labels.index) + shift, color, limit)
+            places = found["label"].map(labels.index) + shift
+            far = abs(found["mean"]) > (np.inf if limit is None else limit)
+            _intervals(ax, found[~far], places[~far], color, str(name))
+            _beyond(ax, found[far], places[far], color, limit or 0)
         if limit is not None:
             ax.set_xlim(-limit, limit)
         ax.axvline(0, color="0.3", lw=0.8)

@@ -5,16 +5,26 @@
 # %% auto #0
 __all__ = ['LARGEST_SEED', 'LONGEST_NAME', 'ONE_LINE', 'MOST_MODALITIES', 'Modality', 'Modalities', 'MOST_CONCEPTS',
            'LONGEST_CONCEPT', 'LONGEST_FOLD', 'FoldName', 'SplitFile', 'LARGEST_NETWORK', 'Scale', 'knob', 'Section',
-           'seed_knob', 'device_knob', 'share_knob', 'path_knob', 'different', 'Corpus', 'is_control', 'check_concepts',
-           'Split', 'Media', 'Training', 'Temporal', 'Baseline', 'Fusion', 'Evaluate', 'Model', 'Table2', 'Figure']
+           'Grown', 'seed_knob', 'device_knob', 'share_knob', 'path_knob', 'different', 'Corpus', 'is_control',
+           'check_concepts', 'Split', 'Media', 'Training', 'Temporal', 'Baseline', 'Fusion', 'Evaluate', 'Model',
+           'Table2', 'Figure']
 
 # %% ../../nbs/7_ground/02_settings.ipynb #s-003
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from ..paper.tables import ORDER, PAPER_TABLE_ONE, RESERVED
 
@@ -41,6 +51,17 @@ class Section(BaseModel):
             return values
         plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
         return {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+
+# %% ../../nbs/7_ground/02_settings.ipynb #s-009b
+class Grown(Section):
+    "A section that has settings which came later."
+
+    later: ClassVar[tuple[str, ...]]  # their names
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields, found = type(self).model_fields, values(self)
+        return {name: value for name, value in found.items() if name not in self.later or value != fields[name].default}
 
 # %% ../../nbs/7_ground/02_settings.ipynb #s-011
 LARGEST_SEED = 2**32 - 1  # what NumPy and scikit-learn take
@@ -113,8 +134,10 @@ Modalities = Annotated[tuple[Modality, ...], Field(min_length=1, max_length=MOST
 MOST_CONCEPTS = 10_000  # a bound against tables whose labels are texts
 
 
-class Corpus(Section):
+class Corpus(Grown):
     "The clips: the embedded corpus, or a manifest."
+
+    later: ClassVar[tuple[str, ...]] = ("remote",)
 
     manifest: str = path_knob("simulated", "the embedded corpus, or the path of a manifest",
                               "our choice: the embedded corpus; `make repro MANIFEST=…` sets all four")  # fmt: skip
@@ -124,6 +147,8 @@ class Corpus(Section):
     concepts: tuple[str, ...] = knob(tuple(PAPER_TABLE_ONE), "the concepts C, in order", "paper Table I",
                                      min_length=2, max_length=MOST_CONCEPTS)  # fmt: skip
     absent: tuple[Modality, ...] = knob((), "modalities that no clip has; they take no part", "with a manifest of yours, what was found")
+    remote: bool = knob(False, "media may be addresses (https://, http://, s3://, gs://), and are fetched; false: nothing is",
+                        "our choice: a table alone doesn't decide what is fetched")  # fmt: skip
     clips: int = knob(1540, "simulated clips", "paper §IV-A", ge=10, le=100_000)
     videos: int = knob(419, "videos they are cut from", "paper §IV-A", ge=3, le=100_000)
     visual_noise: float = share_knob(0.33, "0: frames show all that a clip has … 1: nothing",
@@ -204,14 +229,19 @@ class Split(Section):
         return self
 
 # %% ../../nbs/7_ground/02_settings.ipynb #m-003
-class Media(Section):
-    "What decoding one clip may take."
+class Media(Grown):
+    "What decoding one clip may take, and fetching it."
+
+    later: ClassVar[tuple[str, ...]] = ("download", "cache")
 
     missing: float = share_knob(0.2, "share of a file that may be missing or damaged", "our choice: the rest still shows the event")
     pixels: int = knob(50_000_000, "pixels of the largest picture", "our choice: 8K video has 33 million", ge=1, le=2**28)
     packets: int = knob(10_000_000, "packets in a file", "our choice: a day of video and sound has 6 million", ge=1, le=10**9)
     seconds: float = knob(60.0, "seconds of processor time for one reading", "our choice", gt=0, le=86_400)
     memory: int = knob(2**30, "bytes of the frames or the sound read at once", "our choice: sound of 3 hours", ge=1, le=2**40)
+    download: int = knob(2**31, "bytes of the largest file that is fetched from an address", "our choice", ge=1, le=2**50)
+    cache: int = knob(20 * 2**30, "bytes of fetched files that a machine keeps; what hasn't been used for longest goes first",
+                      "our choice: 4,000 clips of 5 MB", ge=0, le=2**60)  # fmt: skip
 
 # %% ../../nbs/7_ground/02_settings.ipynb #s-038
 class Training(Section):

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from ..core import digest_arrays, digest_file, digest_json, load_arrays
+from ..data.remote import RemoteError, ask_ahead, identity, is_remote, media_file
 from ..media.files import MEDIA_LIMITS, MissingTrack
 from ..media.frames import read_frames
 from ..media.sound import read_waveform, sound_seconds
@@ -59,11 +60,22 @@ def _file_digest(path: Path, *version: int) -> str:
     return digest_file(path)
 
 # %% ../../nbs/2_method/08_extractors.ipynb #12-011bx
+def _remote_key(row: Row, limits: Media) -> list:
+    "As `media_key`, of an address."
+    try:
+        return [identity(row["media"], limits), row.get("start"), row.get("end")]
+    except RemoteError:  # reading it will say so, of this clip
+        return [None, row["media"]]
+
+
 def media_key(
     row: Row,  # a manifest's row
     root: Path,  # the manifest's folder
+    limits: Media = MEDIA_LIMITS,  # what may be fetched
 ) -> list:  # digest of the file, start, end; None and its name where there is none; "" where the row names none
     "What decides a clip's pictures and sound."
+    if is_remote(row["media"]):
+        return _remote_key(row, limits)
     path = root / row["media"]
     if not row["media"] or not os.path.isfile(path):  # which takes any name
         return [None, row["media"]] if row["media"] else [""]
@@ -102,7 +114,23 @@ class OfMedia:
         root: Path,  # the manifest's folder
     ) -> Any:
         "What decides a clip's features."
-        return media_key(row, root)
+        return media_key(row, root, self.limits)
+
+    def ask(
+        self,
+        rows: Iterable[Row],  # of a manifest
+    ) -> None:
+        "Ask servers for the versions of their files, many at a time."
+        ask_ahead(row["media"] for row in rows)
+
+    def fetch(
+        self,
+        row: Row,  # a manifest's row
+        root: Path,  # the manifest's folder
+    ) -> None:
+        "Get a clip's file from where it lies, where that is elsewhere."
+        if is_remote(row["media"]):
+            media_file(root, row["media"], self.limits)
 
     def missing(
         self,
@@ -110,7 +138,9 @@ class OfMedia:
         root: Path,  # the manifest's folder
     ) -> str:  # empty where nothing is
         "What is missing of a clip's file that could be read."
-        return "; ".join(probe(root / row["media"], self.limits).missing) if row["media"] else ""
+        if not row["media"]:
+            return ""
+        return "; ".join(probe(media_file(root, row["media"], self.limits), self.limits).missing)
 
     @property
     def readers(self) -> int:
@@ -149,8 +179,10 @@ class VisualExtractor(OfMedia):
     ) -> np.ndarray | None:  # uint8 (frames, size, size, 3); None: no pictures
         "A clip's frames."
         try:
+            if not row["media"]:
+                return None
             window = (row.get("start"), row.get("end"), self.limits, self.fit)
-            return read_frames(root / row["media"], self.frames, self.size, *window) if row["media"] else None
+            return read_frames(media_file(root, row["media"], self.limits), self.frames, self.size, *window)
         except MissingTrack:
             return None
 
@@ -222,7 +254,7 @@ class AudioExtractor(OfMedia):
         "A clip's waveform, or its features where it is long."
         if not row["media"]:
             return None
-        path, start, end = root / row["media"], row.get("start"), row.get("end")
+        path, start, end = media_file(root, row["media"], self.limits), row.get("start"), row.get("end")
         part = partial(sound_part, path, start or 0.0, end, self.limits)
         try:
             seconds = sound_seconds(path, start, end, self.limits)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.remote import media_file
 from ..media.files import MEDIA_LIMITS, MissingTrack
 from ..media.sound import sound_seconds
 from ..settings.sections import Media
@@ -113,7 +114,7 @@ class LogMelExtractor(OfMedia):
         "A clip's features."
         if not row["media"]:
             return None
-        path, start, end = root / row["media"], row.get("start"), row.get("end")
+        path, start, end = media_file(root, row["media"], self.limits), row.get("start"), row.get("end")
         part: Any = partial(sound_part, path, start or 0.0, end, self.limits)
         try:
             seconds = sound_seconds(path, start, end, self.limits)

@@ -38,7 +38,7 @@ def make_corpus(
     "Simulate the embedded corpus, or take a manifest in; raises `ManifestError` with every problem found."
     folder = Path(folder)
     if settings.manifest != "simulated":
-        return save_corpus(folder, Path(root) / settings.manifest, list(settings.concepts), given)
+        return save_corpus(folder, Path(root) / settings.manifest, list(settings.concepts), given, settings.remote)
     simulation = simulation_of(settings)
     simulate_corpus(folder, simulation, verbose=verbose)
     save_json(folder / "concepts.json", settings.concepts)
@@ -60,13 +60,14 @@ def open_corpus(
     concepts: list[str] | None = None,  # in order; None: those of the record, of `known`, or of the labels
     known: Sequence[str] = (),  # concepts in the settings' order
     given: str | None = None,  # table beside the manifest that says the split, `split.file`; None: none
+    remote: bool = False,  # whether `media` may be addresses, `corpus.remote`
 ) -> tuple[Clips, dict[str, Any]]:  # clips, and the record of them
     "Read clips and what is known of them; raises `ManifestError` with every problem found."
     path = Path(manifest)
     if path.name == "manifest.csv" and (path.parent / "corpus.json").is_file():
         corpus = read_corpus(path.parent)
         return corpus._replace(concepts=concepts or corpus.concepts), load_json(path.parent / "corpus.json")
-    table = read_manifest(path, concepts, given=given)
+    table = read_manifest(path, concepts, given=given, remote=remote)
     named = list(count_concepts(table))
     stated = list(known) if set(known) == set(named) else named
     record = {"simulated": False, "name": path.name, "clips": len(table), "digest": digest_file(path)}
@@ -85,7 +86,7 @@ def _feature_problems(
     settings: Settings,
 ) -> list[Problem]:
     "All that is wrong with features that exist already."
-    table, _ = check_manifest(path)
+    table, _ = check_manifest(path, remote=settings.corpus.remote)
     given = {name: source for name, source in settings.modalities.items() if isinstance(source, Precomputed)}
     return [
         problem for name, source in given.items() for problem in feature_problems(name, source, table, path.parent)[1]
@@ -107,7 +108,7 @@ def look_at_corpus(
     files = media and any(kind in KINDS for kind in reads.values())
     most = min(shares) if max_failures is None else max_failures
     look = partial(inspect_corpus, max_failures=most, verbose=verbose, limits=settings.media, given=given)
-    found = look(manifest, concepts, files)
+    found = look(manifest, concepts, files, remote=settings.corpus.remote)
     absent = [name for name, kind in reads.items() if kind in found.presence and not found.presence[kind].any()]
     problems = _feature_problems(Path(manifest), settings) if media and found.clips else []
     if len(absent) == len(reads):

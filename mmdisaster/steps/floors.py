@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import derive_seed, progress
+from ..data.remote import media_file
 from ..data.split import Split as Parts
 from mmdisaster.evaluation.floors import (
     BANDS,
@@ -68,8 +69,10 @@ def listen(
     def of(row: Mapping) -> np.ndarray:
         nothing = np.full(2 * BANDS, np.nan)
         start, end = (None if pd.isna(row[name]) else float(row[name]) for name in ("start", "end"))
+        if not row["media"]:
+            return nothing
         try:
-            found = sound_statistics(Path(media) / row["media"], start, end, limits) if row["media"] else None
+            found = sound_statistics(media_file(media, row["media"], limits), start, end, limits)
         except (ValueError, OSError):
             return nothing
         return nothing if found is None else found

@@ -17,6 +17,7 @@ import pandas as pd
 from sklearn.base import clone
 
 from ..core import load_arrays, load_provenance, progress, save_arrays
+from ..data.remote import media_file
 from ..media.sound import read_waveform
 from ..settings.audits import Distillation
 from ..static.soundnet import HEADS, RATE, check_waveform
@@ -39,7 +40,7 @@ def read_sounds(
     def one(row: dict) -> np.ndarray:
         start, end = (None if pd.isna(row.get(name)) else float(row[name]) for name in ("start", "end"))
         last = min((start or 0.0) + longest, math.inf if end is None else end)
-        return check_waveform(read_waveform(Path(root) / row["media"], RATE, start, last))
+        return check_waveform(read_waveform(media_file(root, row["media"]), RATE, start, last))
 
     with ThreadPoolExecutor(workers) as pool:
         reading = pool.map(one, manifest.to_dict("records"))
