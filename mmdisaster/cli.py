@@ -73,9 +73,7 @@ def _weights(arguments: argparse.Namespace) -> int:
 # %% ../nbs/6_use/07_cli.ipynb #32-013
 def _for_all(settings: "Settings", name: str) -> list[str]:
     "Dotted names of a setting in the sources of all modalities that have it."
-    return [
-        f"modalities.{modality}.{name}" for modality, source in settings.modalities.items() if hasattr(source, name)
-    ]
+    return [f"modalities.{kind}.{name}" for kind, source in settings.modalities.items() if hasattr(source, name)]
 
 
 def _settings(arguments: argparse.Namespace) -> "Settings":
@@ -176,8 +174,7 @@ def _clips(arguments: argparse.Namespace) -> "Iterator[Clip]":
         raise ValueError(f"--text, --start and --end are about one clip, {several}; see --manifest in the help")
     if any(value is not None for value in about[1:]) and not count:
         raise ValueError("--start and --end are about a CLIP, there is none")
-    media = arguments.clips or ([""] if arguments.text else [])  # a text alone is a clip as well
-    name = arguments.manifest
+    media, name = arguments.clips or ([""] if arguments.text else []), arguments.manifest  # a text alone is a clip
     table = clips_of_input() if name == "-" else stream_clips(name) if name else []
     clips = chain([Clip(path, about[0] or "", *about[1:]) for path in media], table)
     first = next(clips, None)  # a table that is none is refused before any work
@@ -224,6 +221,7 @@ def _number(most: float, expected: str) -> Callable[[str], float]:
 # %% ../nbs/6_use/07_cli.ipynb #32-019bx
 _share = _number(1.0, "a share from 0 to 1, such as 0.05")
 _seconds = _number(sys.float_info.max, "seconds from 0 up")
+_REMOTE = "media may be addresses (https://, http://, s3://, gs://), and are fetched"
 
 # %% ../nbs/6_use/07_cli.ipynb #32-019c
 def _add_check(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -275,15 +273,10 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scheduler", metavar="ADDRESS", help=where)
 
 
-def _add_remote(parser: argparse.ArgumentParser) -> None:
-    about = "media may be addresses (https://, http://, s3://, gs://), and are fetched"
-    parser.add_argument("--remote", action="store_true", help=about)
-
-
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     file = "settings, such as a params.yaml; or .toml or .json with any of its sections"
     parser.add_argument("--settings", metavar="FILE", help=file)
-    _add_remote(parser)
+    parser.add_argument("--remote", action="store_true", help=_REMOTE)
     change = "change one setting, such as fusion.C=0.8 or temporal.device=auto; may be repeated"
     parser.add_argument("--set", metavar="SECTION.NAME=VALUE", action="append", help=change)
 
@@ -353,7 +346,7 @@ def _add_predict(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, a list with one object per clip")
     parser.add_argument("--csv", action="store_true", help="print CSV, one row per clip")
     parser.add_argument("--out", metavar="FILE", help="write them to a .parquet, .csv, .json or .txt; -: print them")
-    _add_remote(parser)
+    parser.add_argument("--remote", action="store_true", help=_REMOTE)
     _add_device(parser)
 
 # %% ../nbs/6_use/07_cli.ipynb #32-021

@@ -62,6 +62,9 @@ class Server(BaseHTTPRequestHandler):
         if place.failures.get(name, 0) > 0:
             place.failures[name] -= 1
             return self.answer(503, Content_Length="0")
+        if way == "rude":
+            self.wfile.write(b"HTTP/1.1 403 \x1b[2J\xe2\x80\xae Forbidden\r\nContent-Length: 0\r\n\r\n")
+            return None
         if way in ("403", "404"):
             return self.answer(int(way), Content_Length="0")
         if way.startswith("to "):
@@ -187,6 +190,13 @@ def test_what_another_try_won_t_mend_is_said_at_once(place, way, reason, asked):
     with pytest.raises(RemoteError, match=re.escape(f"{place.address('/a.mp4')}: {reason}")):
         fetched(place.address("/a.mp4"))
     assert len(place.asked) == asked  # HEAD, and GET for servers that don't know HEAD
+
+
+def test_a_server_s_words_don_t_reach_the_terminal(place):
+    place.ways["/a.mp4"] = "rude"
+    with pytest.raises(RemoteError) as caught:
+        fetched(place.address("/a.mp4"))
+    assert caught.value.reason.isprintable()
 
 
 def test_half_a_file_is_none(place):

@@ -104,7 +104,7 @@ TOLD = {  # kind → file, what is said of it
     "long id": (table(video_id="v" * 5000), "column 'video_id': must be a name of 1,000 characters at most"),
     "backslash": (table(media=".\\a.mp4"), "must name an existing file, was '.\\\\a.mp4'; write './a.mp4'"),
     "backslashes": (table(media="media\\none.mp4"), "was 'media\\\\none.mp4'; folders are joined by '/'"),
-    "address": (table(media="https://example.org/a.mp4"), "nothing is fetched, media are files"),
+    "address": (table(media="https://example.org/a.mp4"), "nothing is fetched unless corpus.remote is true (--remote)"),
     "UTF-16 without mark": (TEXT.encode("utf-16-le"), "row 1: must be text, was '\\x00'; save it as 'CSV UTF-8'"),
     "texts": (table([f"text {i}" for i in range(10_001)], 10_001), "must name 10,000 different concepts at most"),
 }  # fmt: skip
