@@ -134,6 +134,8 @@ SLOW = {  # files that take twenty seconds or more, and single tests; `make chec
     "test_pretrained",
     "test_distillation",
     "test_other_modalities",
+    "test_cluster",
+    "test_ahead",
     "test_bringing_manifests",
     "test_bad_params_stop_a_stage",
     "test_tables_of_a_meaning_that_counts_do_not_decide_fit_none",

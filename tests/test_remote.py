@@ -103,7 +103,7 @@ class Place:
         self.files, self.ways, self.failures, self.dates, self.asked = {}, {}, {}, {}, []
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Server, self))
         self.server.daemon_threads = True
-        Thread(target=self.server.serve_forever, daemon=True).start()
+        Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def address(self, name):
         return f"http://127.0.0.1:{self.server.server_port}{name}"
