@@ -113,6 +113,23 @@ def damaged_copy(corpus, folder, numbers):
     return manifest, folder
 
 
+def profiled(dask_worker):
+    return "profile" in dask_worker.periodic_callbacks
+
+
+def later(dask_scheduler):
+    """Plugins of workers that are yet to start."""
+    return [*dask_scheduler.worker_plugins]
+
+
+def test_workers_take_no_samples_of_their_threads(cluster):
+    """Which locks up where a thread ends while FFmpeg's frames are freed, in CPython 3.11."""
+    with distributed.Client(cluster) as client:
+        check_workers(client)
+        assert not any(client.run(profiled).values())
+        assert "mmdisaster-unprofiled" in client.run_on_scheduler(later)
+
+
 def test_failures_are_counted_over_all_workers(corpus, cluster, recipe, tmp_path):
     manifest, root = damaged_copy(corpus, tmp_path / "corpus", [3, 20, 55])
     few, many = recipe(0.01), recipe(0.2)

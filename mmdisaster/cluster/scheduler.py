@@ -82,6 +82,19 @@ def who_says() -> str:
     except ValueError:
         return "this process"
 
+# %% ../../nbs/4_experiment/22_scheduler.ipynb #cs-15e
+def _unprofiled() -> Any:
+    "A plugin of workers that takes no samples of their threads."
+
+    class Unprofiled(_dask().WorkerPlugin):  # type: ignore[misc]
+        name = "mmdisaster-unprofiled"
+
+        def setup(self, worker: Any) -> None:
+            if sampling := worker.periodic_callbacks.pop("profile", None):
+                sampling.stop()
+
+    return Unprofiled()
+
 # %% ../../nbs/4_experiment/22_scheduler.ipynb #cs-16
 def check_workers(
     client: Any,  # `distributed.Client`
@@ -89,7 +102,8 @@ def check_workers(
     files: Mapping[str, str] | None = None,  # absolute path → SHA-256
     folders: Iterable[str] = (),  # absolute paths
 ) -> None:
-    "Raise `ClusterError` that names the first worker that would compute something else, or couldn't."
+    "Raise `ClusterError` that names the first worker that would compute something else, or couldn't; prepare them."
+    client.register_plugin(_unprofiled())
     here = versions_here(libraries)
     answers = client.run(versions_here, [*libraries], on_error="return")
     for worker, there in sorted(answers.items()):

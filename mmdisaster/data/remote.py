@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import Any, TypeVar
@@ -271,18 +272,20 @@ AHEAD = 16  # items ahead of the one that is taken; half of them are fetched at 
 
 def fetch_ahead(
     items: Iterable[T],  # such as clips
-    fetch: Callable[[T], Any],  # gets what an item needs; what it raises is left to whoever reads the item
-) -> Iterator[T]:  # in their order
+    name: Callable[[T], str],  # item → its media file, or the address of it
+    limits: Media = _LIMITS,  # what may be fetched
+) -> Iterator[T]:  # in their order; what can't be fetched is left to whoever reads it
     "Yield items while what the next ones need is fetched."
-    pool, waiting = ThreadPoolExecutor(AHEAD // 2), deque[tuple[T, Future]]()
+    pool, waiting = ThreadPoolExecutor(AHEAD // 2), deque[tuple[T, Future | None]]()  # no thread unless needed
     try:
-        for item in items:
-            waiting.append((item, pool.submit(fetch, item)))
-            if len(waiting) > AHEAD:
-                waiting[0][1].exception()
-                yield waiting.popleft()[0]
-        for item, future in waiting:
-            future.exception()
-            yield item
+        for item in chain(items, [None] * AHEAD):
+            if item is not None:
+                address = name(item)
+                waiting.append((item, pool.submit(fetched, address, limits) if is_remote(address) else None))
+            if len(waiting) > AHEAD or (item is None and waiting):
+                first, future = waiting.popleft()
+                if future is not None:
+                    future.exception()
+                yield first
     finally:
         pool.shutdown(cancel_futures=True)

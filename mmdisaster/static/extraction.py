@@ -156,9 +156,9 @@ def _size(future: Future) -> int:
 def _read_ahead(clips: Iterable[_Clip], extractor: Extractor, root: Path, threads: int) -> Iterator[Waiting]:
     "Yield clips with the future of their input, while those after them are read."
     pool, waiting = ThreadPoolExecutor(threads), deque[Waiting]()
-    ahead, largest, fetch = threads, 1, getattr(extractor, "fetch", None)
+    ahead, largest, limits = threads, 1, getattr(extractor, "limits", None)  # of those that read media
     try:
-        for clip in clips if fetch is None else fetch_ahead(clips, lambda clip: fetch(clip.rows[0], root)):
+        for clip in clips if limits is None else fetch_ahead(clips, lambda clip: clip.rows[0]["media"], limits):
             waiting.append((clip, pool.submit(extractor.read, clip.rows[0], root)))
             while len(waiting) > ahead:
                 yield (taken := waiting.popleft())

@@ -123,15 +123,6 @@ class OfMedia:
         "Ask servers for the versions of their files, many at a time."
         ask_ahead(row["media"] for row in rows)
 
-    def fetch(
-        self,
-        row: Row,  # a manifest's row
-        root: Path,  # the manifest's folder
-    ) -> None:
-        "Get a clip's file from where it lies, where that is elsewhere."
-        if is_remote(row["media"]):
-            media_file(root, row["media"], self.limits)
-
     def missing(
         self,
         row: Row,  # a manifest's row
