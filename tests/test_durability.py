@@ -351,3 +351,13 @@ def test_a_lock_that_a_kill_cut_off_is_known(tmp_path):
     setting = environment(ROOT) | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tools'}"}
     result = subprocess.run([sys.executable, "-c", program, *paths], env=setting, capture_output=True, text=True)
     assert result.stdout == "[True, True, True, True, False, False]\n", result.stderr
+
+
+def test_the_audit_counts_no_compiled_modules(tmp_path):
+    (tmp_path / "mmdisaster/data/__pycache__").mkdir(parents=True)
+    for name in ("tables.py", "__pycache__/tables.cpython-311.pyc"):
+        (tmp_path / "mmdisaster/data" / name).touch()
+    program = "import sys, pathlib, repro; repro.ROOT = pathlib.Path(sys.argv[1]); repro.drop_compiled()"
+    setting = environment(ROOT) | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tools'}"}
+    subprocess.run([sys.executable, "-c", program, tmp_path], env=setting, check=True)
+    assert os.listdir(tmp_path / "mmdisaster/data") == ["tables.py"]
