@@ -15,7 +15,7 @@ repro: .venv/installed scm
 	python tools/readme.py
 	@python tools/readme.py show table2.md
 
-# several seeds, leakage, what each choice is worth, public data: two to three hours; interrupted, it goes on. Of a corpus of your
+# several seeds, leakage, what each choice is worth, public data: one to two hours; interrupted, it goes on. Of a corpus of your
 # own what is about its clips
 audit: .venv/installed scm
 	$(if $(MANIFEST),python tools/bring.py $(if $(REMOTE),--remote) "$$MANIFEST")
@@ -45,7 +45,7 @@ test: .venv/installed .venv/book
 test-range: .venv/installed
 	python tools/ranges.py
 
-# media in buckets, against servers that speak as Amazon's and Google's do; fetches 70 MB
+# media in buckets, against servers that speak as Amazon's and Google's do
 test-buckets: .venv/installed .venv/buckets
 	pytest tests/test_remote.py
 

@@ -10,11 +10,13 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
+import fsspec
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from conftest import ROOT
+from safetensors.numpy import load_file
 
 from mmdisaster.cli import main
 from mmdisaster.core import digest_file
@@ -337,7 +339,7 @@ def test_features_are_those_of_files_here(place, tmp_path, clips):
         manifest = read_manifest(table(folder, *media), remote=True)
         extract(manifest, folder, LogMelExtractor(), tmp_path / name)
     values = [[*(tmp_path / name).glob("*.safetensors")] for name in ("there", "here")]
-    arrays = [__import__("safetensors.numpy").numpy.load_file(path)["values"] for (path,) in values]
+    arrays = [load_file(path)["values"] for (path,) in values]
     assert np.array_equal(*arrays)
     before = len(place.asked)
     forget()
@@ -534,7 +536,7 @@ def test_buckets(place, monkeypatch, bucket):
         assert fetched(address).read_bytes() == content and identity(address) == first
         put(content + b"more")
         forget()
-        __import__("fsspec").filesystem(address.partition("://")[0]).invalidate_cache()
+        fsspec.filesystem(address.partition("://")[0]).invalidate_cache()
         assert identity(address) != first and fetched(address).read_bytes() == content + b"more"
         with pytest.raises(RemoteError, match="isn't there"):
             fetched(address.replace("a.mp4", "none.mp4"))

@@ -377,9 +377,10 @@ def _predict_ready(model: Model, clips: list[Clip]) -> list[Prediction]:
 # %% ../../nbs/6_use/04_prediction.ipynb #30-039g
 def _address_fault(media: str, remote: bool) -> str:  # empty: none
     "Why nothing is fetched from an address."
-    if not is_remote(media) or remote:
-        return address_fault(media) or "" if is_remote(media) else ""
-    return "is an address; nothing is fetched unless remote is true (--remote)"
+    if not is_remote(media):
+        return ""
+    unasked = "is an address; nothing is fetched unless remote is true (--remote)"
+    return (address_fault(media) or "") if remote else unasked
 
 
 def predict_portion(
