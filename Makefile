@@ -8,7 +8,7 @@ ifdef SCHEDULER
 export MMDISASTER_SCHEDULER := $(SCHEDULER)
 endif
 
-.PHONY: repro audit check check-code check-tests test test-range test-buckets book book-open book-shots lab paper distillation costs bench lessons docs stages readme kill fuzz scm
+.PHONY: repro audit status check check-code check-tests test test-range test-buckets book book-open book-shots lab paper distillation costs bench lessons docs stages readme kill fuzz scm
 repro: .venv/installed scm
 	$(if $(MANIFEST),python tools/bring.py $(if $(REMOTE),--remote) "$$MANIFEST" $(if $(SPLIT),"$$SPLIT"))
 	python tools/repro.py
@@ -22,6 +22,10 @@ audit: .venv/installed scm
 	python tools/repro.py audit
 	python tools/readme.py
 	@python tools/readme.py show audit
+
+# what would run again, of the pipeline and of the audit
+status: .venv/installed scm
+	python tools/repro.py status
 
 # while you work, minutes on two cores: all but slow lessons, slow tests, and the small pipelines
 check: .venv/installed

@@ -1,5 +1,6 @@
 """Machines of all pairs of labelsets: another solver against libsvm, and memory that many labelsets take."""
 
+import sys
 import tracemalloc
 from itertools import combinations
 
@@ -12,6 +13,7 @@ from mmdisaster.fusion.elimination import RecursiveElimination
 from mmdisaster.fusion.inspection import machine_facts
 from mmdisaster.fusion.pairs import PAIR_BYTES, InteriorPointSVC, one_vs_rest
 from mmdisaster.fusion.powerset import WeightedPowersetSVC
+from mmdisaster.fusion.smo import GramSVC
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +110,61 @@ def test_batches_change_no_bit(many_labelsets):
     margins = machine.svc_.decision_function(X[:500])
     assert np.array_equal(machine.labelset_scores(X)[:500], one_vs_rest(margins, 120))
     assert isinstance(machine.svc_, SVC)
+
+
+def odd_clips(kind):
+    """Clips of eleven classes, one of them large, that make something of the solver's arithmetic special."""
+    random = np.random.default_rng(len(kind))
+    classes = np.repeat(np.arange(11), [1, 1, 2, 2, 3, 5, 8, 13, 21, 34, 300])
+    X = random.normal(size=(len(classes), 6)) + random.normal(size=(11, 6))[classes]
+    shift = {
+        "equal clips of different classes": lambda: X[np.arange(len(X)) % 7],
+        "no features that differ": lambda: np.ones_like(X),
+        "zeros": lambda: np.zeros_like(X),
+        "whole numbers": lambda: X.round(),
+        "far from the origin": lambda: X + 100,
+        "tiny": lambda: X * 1e-8,
+        "large": lambda: X * 30,
+        "usual": lambda: X,
+    }
+    return shift[kind](), classes
+
+
+@pytest.mark.parametrize("C", [1e-4, 0.9])
+@pytest.mark.parametrize("shrinking", [True, False])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "usual",
+        "equal clips of different classes",
+        "no features that differ",
+        "zeros",
+        "whole numbers",
+        "far from the origin",
+        "tiny",
+        "large",
+    ],
+)
+def test_compiled_machines_are_libsvms_to_the_last_bit(kind, shrinking, C):
+    X, classes = odd_clips(kind)
+    weights = np.linspace(2, 0.1, 11)
+    ours = GramSVC(C, shrinking).fit(X @ X.T, classes, weights)
+    own = {"C": C, "shrinking": shrinking, "class_weight": dict(enumerate(weights))}
+    theirs = SVC(kernel="precomputed", decision_function_shape="ovo", **own).fit(X @ X.T, classes)
+    assert np.array_equal(ours.dual_coef_[:, theirs.support_], theirs.dual_coef_)
+    assert np.array_equal(ours.intercept_, theirs.intercept_) and np.array_equal(ours.n_iter_, theirs.n_iter_)
+    assert np.count_nonzero(ours.dual_coef_) == np.count_nonzero(theirs.dual_coef_)
+
+
+def test_a_whole_path_is_the_same_without_numba(clips, monkeypatch):
+    made, fit, X = [], GramSVC.fit, np.hstack([clips[0], clips[0][:, ::-1] ** 2])
+    monkeypatch.setattr(GramSVC, "fit", lambda *given: made.append(1) or fit(*given))
+    walk = RecursiveElimination(WeightedPowersetSVC(), np.arange(60), stop="full")
+    compiled = walk.fit(X, clips[1]).scores_
+    assert len(made) > 50
+    monkeypatch.setitem(sys.modules, "mmdisaster.fusion.smo", None)
+    made.clear()
+    assert np.array_equal(walk.fit(X, clips[1]).scores_, compiled) and not made
 
 
 def test_without_elimination_one_round_is_scored(clips):

@@ -49,6 +49,18 @@ def run(project, *arguments, **variables):
     return subprocess.run(command, cwd=project, capture_output=True, encoding="utf-8", env=environment)
 
 
+@pytest.mark.parametrize("place", [".", "audit"])
+def test_a_stage_of_the_audit_leaves_no_compiled_modules(project, place):
+    """The audit's DVC would count them among the library's files."""
+    shutil.copytree(ROOT / "mmdisaster", project / "mmdisaster", ignore=shutil.ignore_patterns("__pycache__"))
+    (project / "audit").mkdir()
+    command = [sys.executable, project / "tools" / "stage.py", "none"]
+    environment = {**os.environ, "PYTHONPATH": str(project), "PYTHONDONTWRITEBYTECODE": ""}
+    done = subprocess.run(command, cwd=project / place, capture_output=True, encoding="utf-8", env=environment)
+    assert "no stage 'none'" in done.stderr
+    assert any((project / "mmdisaster").rglob("__pycache__")) == (place == ".")
+
+
 def test_runs_with_its_settings_and_writes_equal_bytes_twice(project):
     first = run(project, "double")
     assert first.returncode == 0, first.stderr

@@ -165,6 +165,15 @@ def middle(*words: str) -> dict[str, float]:
     return {kind: median(turn[kind] for turn in turns) for kind in turns[0]}
 
 
+# what a prediction loads before it begins: torch, torchvision, scikit-learn, skops
+LIBRARIES = """
+import mmdisaster.model.folder
+from mmdisaster.static.inception import torchvision_models
+
+torchvision_models()
+"""
+
+
 def bench_predict() -> dict:
     """The model that the pipeline made, on clips of the corpus."""
     _, manifest, media = opened()
@@ -183,6 +192,7 @@ def bench_predict() -> dict:
         ]
         return {
             "start": middle(*start, "--version"),
+            "libraries, loaded": middle("-c", LIBRARIES),
             "one clip": middle(*one),
             f"{PREDICTED} clips": middle(*start, "predict", "models/fitted", "--manifest", str(table), "--csv"),
         }

@@ -1,4 +1,4 @@
-"""`dvc repro` that ends with whoever started it, such as make:  python tools/repro.py [audit [STAGE ...]]
+"""`dvc repro` that ends with whoever started it, such as make:  python tools/repro.py [audit [STAGE ...] | status]
 
 Before it the graphs are made to fit params.yaml, which says which modalities and rows there are.
 
@@ -6,6 +6,8 @@ After the word `audit` the pipeline runs first, then the audit, which is a DVC p
 named, or what can be audited of the corpus that params.yaml names: of the embedded one everything, of another what is
 about its clips and not about what the paper prints. What is left out is told first. Where MMDISASTER_SCHEDULER names
 a scheduler, its workers run the audit's stages ahead (tools/ahead.py).
+
+After the word `status` nothing runs: it tells what would, of both projects.
 
 DVC writes dvc.lock in place, so that a kill can cut it off, and then refuses to run. What is cut off goes to .dvc/tmp
 here: DVC writes another, and takes what was made before from its cache.
@@ -23,7 +25,7 @@ end_with_parent(os.getppid())
 
 from dvc.cli import main  # noqa: E402
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA  # noqa: E402
-from ready import start  # noqa: E402
+from ready import keep_tree_clean, start  # noqa: E402
 from ruamel.yaml import YAML, YAMLError  # noqa: E402
 from stages import refresh  # noqa: E402
 from voluptuous import Invalid  # noqa: E402
@@ -47,7 +49,7 @@ def is_cut_off(path: Path) -> bool:
 
 
 def drop_compiled() -> None:
-    """Remove compiled modules, such as tests leave: DVC counts them, and the audit's .dvcignore doesn't reach them."""
+    """Remove compiled modules: the audit's DVC counts them, as no .dvcignore of its own reaches the library."""
     for folder in (ROOT / "mmdisaster").rglob("__pycache__"):
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -79,8 +81,13 @@ def audit_targets() -> list[str]:
 
 if __name__ == "__main__":
     audited, targets = sys.argv[1:2] == ["audit"], sys.argv[2:]
+    if sys.argv[1:] == ["status"]:
+        drop_compiled()
+        sys.exit(main(["status"]) or main(["--cd", "audit", "status"]))
     if sys.argv[1:] and not audited:
-        sys.exit(f"the first word must be audit, was {sys.argv[1]!r}; one stage alone: dvc repro {sys.argv[1]}")
+        sys.exit(
+            f"the first word must be audit or status, was {sys.argv[1]!r}; one stage alone: dvc repro {sys.argv[1]}"
+        )
     if audited and not targets:
         try:
             targets = audit_targets()
@@ -96,10 +103,11 @@ if __name__ == "__main__":
     except SettingsError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    lifeline = start(os.environ)  # for the stages of both projects
     if audited:
-        drop_compiled()
+        keep_tree_clean()
+    lifeline = start(os.environ)  # for the stages of both projects
     failed = main(["repro"])
+    drop_compiled()
     if not failed and audited and (address := os.environ.get("MMDISASTER_SCHEDULER")):
         failed = subprocess.call([sys.executable, ROOT / "tools" / "ahead.py", address, *targets])
     sys.exit(failed or (main(["--cd", "audit", "repro", *targets]) if audited else 0))

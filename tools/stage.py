@@ -14,7 +14,7 @@ import signal
 import sys
 from pathlib import Path
 
-from ready import FIGURES, FOREIGN, hand_over, own_environment
+from ready import FIGURES, FOREIGN, hand_over, keep_tree_clean, own_environment
 
 if __name__ == "__main__":
     hand_over()  # to a process that has the libraries loaded, where there is one
@@ -22,6 +22,10 @@ if __name__ == "__main__":
         os.execve(
             sys.executable, [sys.executable, *sys.argv], own_environment(os.environ)
         )  # the same process, begun again
+
+ROOT = Path(__file__).resolve().parents[1]
+if Path.cwd() != ROOT:  # a stage of the audit
+    keep_tree_clean()
 
 from mmdisaster.runs import clear_leftovers, end_with_parent, held, scratch_folder  # noqa: E402
 
@@ -36,7 +40,6 @@ from mmdisaster.settings import Settings  # noqa: E402
 from mmdisaster.settings.reading import SettingsError, read_settings, read_values  # noqa: E402
 from mmdisaster.settings.sources import InceptionSource, SoundNetSource, weights_of  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[1]
 STAGES = ROOT / "nbs" / "stages"
 PARAMS = "params"  # the line of the parameters cell that names the file of settings
 # Errors that say what to do: their message alone is printed, without a traceback.

@@ -83,7 +83,7 @@ Scorer = Callable[[Any, np.ndarray, np.ndarray], float]
 SCORERS: dict[str, Scorer] = {"micro_f1": _micro_f1, "hamming_loss": _hamming_loss, "map": _map}
 
 # %% ../../nbs/2_method/16_elimination.ipynb #17-027
-CHUNK, LONG = 4, 16  # rounds that share one running Gram matrix, and where all rounds are scored
+CHUNK, LONG = 4, 48  # rounds that share one running Gram matrix, and where all rounds are scored
 Data = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # X (n, d) and labels, and the same of validation clips
 
 
@@ -94,6 +94,21 @@ def _sorted_by_labelset(
     X, Y, X_val, Y_val = data
     rows = np.argsort(np.unique(LabelCoding().fit(Y).encode(Y), axis=0, return_inverse=True)[1].ravel(), kind="stable")
     return X[rows], Y[rows], X_val, Y_val
+
+# %% ../../nbs/2_method/16_elimination.ipynb #17-027d
+def _compiled(
+    machine: WeightedPowersetSVC,  # fitted
+    X: np.ndarray,  # features of the training clips, (n, d)
+) -> Any:  # `GramSVC`, or None
+    "The compiled solver, where Numba is here, pairs are many, and kernel values stay within its float32."
+    largest = np.einsum("ij,ij->i", X, X).max()
+    if machine.multiclass != "one-vs-one" or len(machine.weights_) < 3 or largest > np.finfo(np.float32).max:
+        return None
+    try:
+        from mmdisaster.fusion.smo import GramSVC
+    except (ImportError, RuntimeError):  # no Numba, none that fits NumPy, or no place for what it compiles
+        return None
+    return GramSVC(machine.C, machine.shrinking)
 
 # %% ../../nbs/2_method/16_elimination.ipynb #17-027c
 def _gram_scores(
@@ -109,13 +124,14 @@ def _gram_scores(
     smallest = X[:, order[:kept]]
     gram, gram_val = smallest @ smallest.T, (smallest @ X_val[:, order[:kept]].T).T
     machine = clone(estimator).set_params(kernel="precomputed", solver="libsvm").fit(gram, Y)
+    pairs = _compiled(machine, X) if len(drops) > CHUNK else None
     classes, scores = machine.powerset_.transform(machine.coding_.encode(Y)), [scorer(machine, gram_val, Y_val)]
     for feature in order[kept : len(order) - drops[0]]:
         column, column_val = X[:, feature], X_val[:, feature]
         gram = dger(1, column, column, a=gram.T, overwrite_a=True).T
         gram_val = dger(1, column, column_val, a=gram_val.T, overwrite_a=True).T
         with config_context(assume_finite=True, skip_parameter_validation=True):  # they were checked
-            machine = machine.refitted(gram, classes)
+            machine = machine.refitted(gram, classes, pairs)
         scores.append(scorer(machine, gram_val, Y_val))
     return scores[::-1]
 

@@ -17,7 +17,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from ..data.labels import LabelCoding, check_labels
-from .pairs import InteriorPointSVC, choose_solver, one_vs_rest, pair_margins
+from .pairs import InteriorPointSVC, choose_solver, one_vs_rest, pair_margins, pair_winners
 from ..settings.reading import check_section
 from ..settings.sections import Fusion
 
@@ -206,10 +206,12 @@ class WeightedPowersetSVC(ClassifierMixin, BaseEstimator):
         self,
         X: np.ndarray,  # other features of the same clips, or another Gram matrix of them
         classes: np.ndarray,  # number of each clip's labelset, as `powerset_` has it, (n,)
+        pairs: Any = None,  # unfitted `GramSVC` that finds the pairs' machines; None: the solver that `solver` names
     ) -> Self:  # another machine
         "The same labels, separated by other features; checks nothing."
         other = copy(self)
-        other.svc_ = None if self.svc_ is None else self._separated(X, classes)
+        if self.svc_ is not None:
+            other.svc_ = copy(pairs).fit(X, classes, self.weights_) if pairs else self._separated(X, classes)
         return other
 
     def labelset_scores(
@@ -234,7 +236,12 @@ class WeightedPowersetSVC(ClassifierMixin, BaseEstimator):
         X: np.ndarray,  # features (m, d), or kernel values with the training clips (m, n)
     ) -> np.ndarray:  # decisions, (m, q), of the labels' own type; or one label per clip, (m,)
         "The labelset with the most votes, or of several with equal votes the one with the largest margin."
-        best = self.labelset_scores(X).argmax(axis=1)
+        check_is_fitted(self)
+        if isinstance(self.svc_, list | LinearSVC | None):
+            best = self.labelset_scores(X).argmax(axis=1)
+        else:
+            X, k = validate_data(self, X, dtype=np.float64, reset=False), len(self.powerset_.labelsets_)
+            best = np.concatenate([pair_winners(part, k) for part in pair_margins(self.svc_, X)])
         return self.coding_.decode(self.powerset_.inverse_transform(best))
 
     def decision_function(
