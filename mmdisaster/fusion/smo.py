@@ -340,7 +340,10 @@ class GramSVC:
         classes: np.ndarray,  # class numbers from 0, those of a class side by side, ascending, (n,)
         weights: np.ndarray,  # what each class's cost is multiplied by, above 0, (k,)
     ) -> Self:  # itself
-        "Find the machines of all pairs; raises `ValueError` where clips aren't sorted by class."
+        "Find the machines of all pairs; raises `ValueError` for values too large and for clips that aren't sorted."
+        limit, least, most = np.finfo(np.float32).max, gram.min(), gram.max()
+        if not -limit <= least <= most <= limit:
+            raise ValueError(f"gram must hold numbers between -{limit:.1e} and {limit:.1e}, held {least} to {most}")
         self.classes_, starts, self.n_support_ = np.unique(classes, return_index=True, return_counts=True)
         if not np.array_equal(classes, np.repeat(np.arange(len(weights)), self.n_support_)):
             raise ValueError(f"classes must be 0 to {len(weights) - 1}, ascending, were {classes}")
