@@ -87,7 +87,8 @@ def lines_of_machine(found: dict) -> list[list[str]]:
             f"plain scikit-learn loop ÷ elimination, {words}",
             f"{path['ratio']:.1f}×, {'equal' if path['equal'] else 'other'} path",
             f"{1000 * path['seconds_per_round']:.0f} ms a round",
-        ]
+        ],
+        ["the same without Numba", f"{path['ratio_without_numba']:.1f}×", ""],
     ]
     for each in found["solver"]:
         weights = each["settings"].get("normalise", "none")

@@ -100,15 +100,15 @@ def _compiled(
     machine: WeightedPowersetSVC,  # fitted
     X: np.ndarray,  # features of the training clips, (n, d)
 ) -> Any:  # `GramSVC`, or None
-    "The compiled solver, where Numba is here, pairs are many, and kernel values stay within its float32."
+    "The compiled solver, where it finds what libsvm finds: Numba is here, and kernel values stay within its float32."
     largest = np.einsum("ij,ij->i", X, X).max()
     if machine.multiclass != "one-vs-one" or len(machine.weights_) < 3 or largest > np.finfo(np.float32).max:
         return None
     try:
-        from mmdisaster.fusion.smo import GramSVC
+        from mmdisaster.fusion.smo import EXACT, GramSVC
     except (ImportError, RuntimeError):  # no Numba, none that fits NumPy, or no place for what it compiles
         return None
-    return GramSVC(machine.C, machine.shrinking)
+    return GramSVC(machine.C, machine.shrinking) if EXACT else None
 
 # %% ../../nbs/2_method/16_elimination.ipynb #17-027c
 def _gram_scores(
